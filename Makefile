@@ -1,0 +1,70 @@
+# Every target does all its own set-up and is a no-op when nothing changed. `make help` lists them.
+PYTHON ?= python3
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+TEST_VENV := .venv-test
+STAMPS := .stamps
+PIP_FLAGS := --disable-pip-version-check --quiet --require-hashes
+
+.PHONY: help up setup test check lint types architecture bench live lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
+
+up: setup ## start the gateway with the embedded engine (what `qiao up` does)
+	@$(VENV)/bin/qiao up
+
+setup: $(STAMPS)/setup ## create .venv with the package, so that .venv/bin/qiao exists
+
+$(STAMPS)/setup: requirements/run.txt requirements/build.txt pyproject.toml src/qiao/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"qiao needs Python 3.11 or newer; this is {sys.version.split()[0]} (make PYTHON=python3.12 …)")'
+	@echo "setup: installing into $(VENV)" >&2
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/run.txt -r requirements/build.txt
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/test: requirements/run.txt requirements/build.txt requirements/test.txt pyproject.toml src/qiao/__init__.py
+	@echo "setup: installing into $(TEST_VENV)" >&2
+	@test -x $(TEST_VENV)/bin/python || $(PYTHON) -m venv $(TEST_VENV)
+	@$(TEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/run.txt -r requirements/build.txt -r requirements/test.txt
+	@$(TEST_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@mkdir -p $(STAMPS) && touch $@
+
+test: $(STAMPS)/test check ## all tests that need no GPU (real SDKs, real Claude Code, embedded engine)
+	@$(TEST_VENV)/bin/python -m pytest -m "not live"
+
+check: lint types architecture ## lint, types, architecture
+
+lint: $(STAMPS)/test
+	@$(TEST_VENV)/bin/ruff check src tests bench
+	@$(TEST_VENV)/bin/ruff format --check src tests bench
+
+types: $(STAMPS)/test
+	@$(TEST_VENV)/bin/mypy
+
+architecture: $(STAMPS)/test
+	@$(TEST_VENV)/bin/python -m pytest -q tests/test_architecture.py
+
+live: $(STAMPS)/test ## the live suites (real engines, minutes)
+	@$(TEST_VENV)/bin/python -m pytest -m live
+
+bench: $(STAMPS)/test ## measure the gateway and the embedded engine beside the bare upstream
+	@$(TEST_VENV)/bin/python -m bench
+
+lock: $(STAMPS)/lock-tool ## renew the hashed requirement files (no URL, no host in them)
+	@for name in run test build; do \
+	  source=$$([ $$name = run ] && echo pyproject.toml || echo requirements/$$name.in); \
+	  extra=$$([ $$name = test ] && echo "--constraint requirements/run.txt" || true); \
+	  .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-annotate --no-emit-index-url --no-emit-find-links --upgrade $$extra $$source -o requirements/$$name.txt || exit 1; \
+	done
+
+$(STAMPS)/lock-tool:
+	@$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --disable-pip-version-check --quiet uv==0.13.9
+	@mkdir -p $(STAMPS) && touch $@
+
+clean: ## remove what make created
+	@rm -rf $(VENV) $(TEST_VENV) .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

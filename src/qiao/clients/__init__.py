@@ -1,0 +1,1 @@
+"""Settings and launch of the programs people use with the gateway: Claude Code, editors, SDKs, shells."""

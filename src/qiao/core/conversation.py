@@ -1,0 +1,181 @@
+"""The neutral request: what any protocol asks of any engine.
+
+Frozen values; a Conversation that exists is well formed, but not yet fit for a particular model: `qiao.policies`
+decides about deferred tools, images, system turns and limits, and returns a new Conversation.
+JSON that only passes through (tool arguments, schemas) stays text, byte for byte as the client wrote it, because
+the prompt's bytes decide whether the engine's prefix cache is hit.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Text(msgspec.Struct, frozen=True):
+    """Words. Never empty in a prepared conversation."""
+
+    text: str
+
+
+class Image(msgspec.Struct, frozen=True):
+    """A picture: base64 `data` with its `media_type`, or a `url`."""
+
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A file that needs a reader of its own (PDF): base64 `data`. Text documents are decoded to `Text` at once."""
+
+    media_type: str
+    data: str
+    title: str | None = None
+    context: str | None = None
+
+
+class Reasoning(msgspec.Struct, frozen=True):
+    """What the model thought in an earlier turn. `signature` is kept only to be echoed, never checked."""
+
+    text: str
+    signature: str | None = None
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call the model made. `arguments` is the JSON text of an object, key order as received."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolReference(msgspec.Struct, frozen=True):
+    """Stands where a client-side tool search found `name`: the tool's definition belongs here."""
+
+    name: str
+
+
+ResultPart: TypeAlias = Text | Image | Document | ToolReference
+
+
+class ToolResult(msgspec.Struct, frozen=True):
+    """What a call gave back. `call_id` names the `ToolCall`."""
+
+    call_id: str
+    parts: tuple[ResultPart, ...] = ()
+    is_error: bool = False
+
+
+Part: TypeAlias = Text | Image | Document | Reasoning | ToolCall | ToolResult
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One message. A system turn stands where the client put it; the head of the prompt is `Conversation.system`."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A function the model may call.
+
+    `parameters`: JSON Schema text of an object, as the client wrote it. `deferred`: sent by the client but not to be
+    shown until a `ToolReference` names it. `strict`: the client wants arguments that fit the schema. `builtin`: the
+    Anthropic type string when the client named a predefined tool and the schema is ours (`bash_20250124`).
+    """
+
+    name: str
+    description: str = ""
+    parameters: str = '{"type":"object","properties":{}}'
+    strict: bool | None = None
+    deferred: bool = False
+    builtin: str | None = None
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """`mode` "tool" forces the tool `name`; "any" forces some tool. `parallel` False: at most one call an answer."""
+
+    mode: Literal["auto", "any", "none", "tool"] = "auto"
+    name: str | None = None
+    parallel: bool = True
+
+
+class Thinking(msgspec.Struct, frozen=True):
+    """Whether the model shall reason before it answers.
+
+    `mode` "default" leaves it to the model. `budget`: tokens. `effort`: none/minimal/low/medium/high/xhigh/max.
+    `shown` False: the client wants the block but not the words.
+    """
+
+    mode: Literal["default", "on", "off"] = "default"
+    budget: int | None = None
+    effort: str | None = None
+    shown: bool = True
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """None means: not asked for, the model's own generation config rules."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+
+
+class ClearThinking(msgspec.Struct, frozen=True):
+    """`clear_thinking_20251015`: keep the reasoning of the last `keep` assistant turns; None keeps all."""
+
+    keep: int | None = None
+
+
+class ClearToolUses(msgspec.Struct, frozen=True):
+    """`clear_tool_uses_20250919`: clear old tool results once `trigger` is reached, but the last `keep` pairs."""
+
+    trigger_kind: Literal["input_tokens", "tool_uses"] = "input_tokens"
+    trigger: int = 100_000
+    keep: int = 3
+    clear_at_least: int | None = None
+    exclude_tools: tuple[str, ...] = ()
+    clear_inputs: bool = False
+
+
+Edit: TypeAlias = ClearThinking | ClearToolUses
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """Everything one request asks for.
+
+    * `model`: the name the client used; it is echoed in the answer.
+    * `system`: the head of the prompt, one entry a block.
+    * `max_tokens`: limit of the answer, 0 asks only to warm the cache.
+    * `stop`: strings that end the answer, any number.
+    * `output_schema`: JSON Schema text that the answer has to fit.
+    * `session`: stable id of the client's session, for routing; never sent on in the clear.
+    * `extras`: engine options the client is allowed to pass through (`top_k`, `chat_template_kwargs`, …), JSON text by name.
+    * `edits`: context edits asked for; None when the client did not send `context_management` at all.
+    * `dropped`: names of fields that were ignored, for the record.
+    """
+
+    model: str
+    turns: tuple[Turn, ...]
+    system: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    max_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stream: bool = False
+    thinking: Thinking = Thinking()
+    sampling: Sampling = Sampling()
+    output_schema: str | None = None
+    session: str | None = None
+    extras: dict[str, msgspec.Raw] = {}
+    edits: tuple[Edit, ...] | None = None
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def is_prefill(self) -> bool:
+        """The last turn is the assistant's: the model shall continue it."""
+        return bool(self.turns) and self.turns[-1].role == "assistant"

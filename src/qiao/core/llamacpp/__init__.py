@@ -1,0 +1,1 @@
+"""llama.cpp's own completion protocol, for engines whose tool calls we write and read ourselves under a grammar."""

@@ -1,0 +1,1 @@
+"""One frozen record a request, read by metrics and logs at the edge."""

@@ -1,0 +1,1 @@
+"""Facts about model families and engines, as data, each with its reason and source."""

@@ -1,0 +1,1 @@
+"""The only room with an HTTP client: engines as the gateway sees them."""
