@@ -154,7 +154,7 @@ class Conversation(msgspec.Struct, frozen=True):
     * `stop`: strings that end the answer, any number.
     * `output_schema`: JSON Schema text that the answer has to fit.
     * `session`: stable id of the client's session, for routing; never sent on in the clear.
-    * `extras`: engine options the client is allowed to pass through (`top_k`, `chat_template_kwargs`, …), JSON text by name.
+    * `extras`: engine options the client may pass through (`seed`, `chat_template_kwargs`, …), JSON text by name.
     * `edits`: context edits asked for; None when the client did not send `context_management` at all.
     * `dropped`: names of fields that were ignored, for the record.
     """

@@ -79,12 +79,5 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 Event: TypeAlias = (
-    TextAdded
-    | ReasoningAdded
-    | ToolCallStarted
-    | ToolArgumentsAdded
-    | ToolCallEnded
-    | UsageSeen
-    | Finished
-    | Failed
+    TextAdded | ReasoningAdded | ToolCallStarted | ToolArgumentsAdded | ToolCallEnded | UsageSeen | Finished | Failed
 )

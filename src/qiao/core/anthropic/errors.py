@@ -1,0 +1,69 @@
+"""A `Fault` in Anthropic's words: HTTP status, `error.type`, body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from qiao.core.fault import Fault, Kind
+
+_STATUS_AND_TYPE: dict[Kind, tuple[int, str]] = {
+    "invalid_request": (400, "invalid_request_error"),
+    "authentication": (401, "authentication_error"),
+    "billing": (402, "billing_error"),
+    "permission": (403, "permission_error"),
+    "not_found": (404, "not_found_error"),
+    "timeout": (504, "timeout_error"),
+    "conflict": (409, "conflict_error"),
+    "too_large": (413, "request_too_large"),
+    "rate_limit": (429, "rate_limit_error"),
+    "api": (500, "api_error"),
+    "overloaded": (529, "overloaded_error"),
+    "unavailable": (503, "api_error"),
+}
+
+
+def status(fault: Fault) -> int:
+    """The HTTP status. What the upstream broke is a bad gateway (502), what the client was slow with a 408."""
+    if fault.kind == "timeout" and fault.party == "client":
+        return 408
+    if fault.kind == "api" and fault.party == "upstream":
+        return 502
+    return _STATUS_AND_TYPE[fault.kind][0]
+
+
+def type_of(fault: Fault) -> str:
+    """The `error.type`."""
+    return _STATUS_AND_TYPE[fault.kind][1]
+
+
+def error_object(fault: Fault) -> dict[str, Any]:
+    """The value of `error`."""
+    error: dict[str, Any] = {"type": type_of(fault), "message": fault.message}
+    if fault.error_code is not None:
+        error["details"] = {"error_code": fault.error_code}
+    return error
+
+
+def body(fault: Fault, request_id: str) -> bytes:
+    """The whole error body."""
+    return encode_json({"type": "error", "error": error_object(fault), "request_id": request_id})
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON bytes; half surrogates, which have no UTF-8, become U+FFFD."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_clean(value))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _clean(item) for key, item in value.items()}
+    return value

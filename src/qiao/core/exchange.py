@@ -1,0 +1,172 @@
+"""One request and its answer as an object without I/O: engine bytes in, client bytes out.
+
+    exchange = Exchange(decoder, frame, …)
+    client_bytes = exchange.receive(engine_bytes)   # any number of times
+    client_bytes = exchange.eof()                   # or exchange.fail(fault)
+
+For a whole answer receive() returns nothing and `answer()` gives the folded events after eof(). The same pipeline
+serves both: decoder → stop scanner → sequencer → (encoder | folder).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from qiao.core.anthropic.answer import Frame
+from qiao.core.anthropic.stream import Encoder
+from qiao.core.events import Event, Failed, Finished, Usage, UsageSeen
+from qiao.core.fault import Fault
+from qiao.core.fold import Answer, Folder
+from qiao.core.sequence import Sequencer
+from qiao.core.stops import StopScanner
+
+
+class Decoder(Protocol):
+    """What reads an engine's bytes. Contract: feed yields events as they complete, close the rest; neither raises."""
+
+    def feed(self, data: bytes) -> list[Event]: ...
+
+    def close(self) -> list[Event]: ...
+
+
+class StreamEncoder(Protocol):
+    """What writes a client's stream."""
+
+    def encode(self, events: Sequence[Event]) -> bytes: ...
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What tells a full window from a reached `max_tokens`: both end with finish reason "length".
+
+    `window`: tokens of prompt and answer together, None if unknown. `max_tokens`: what the client asked for.
+    """
+
+    window: int | None = None
+    max_tokens: int | None = None
+
+
+class Facts(msgspec.Struct):
+    """What the exchange saw, for the record. Grows until the end."""
+
+    usage: Usage | None = None
+    finish: Finished | None = None
+    fault: Fault | None = None
+    repairs: list[tuple[str, str]] = []
+    calls: int = 0
+
+
+class Exchange:
+    """One request. `is_over` after a Finished or Failed: later bytes are ignored and the engine may be let go."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        encoder: StreamEncoder | None,
+        *,
+        id_prefix: str,
+        stops: Sequence[str] = (),
+        one_call: bool = False,
+        keep_leading_space: bool = True,
+        limits: Limits | None = None,
+    ) -> None:
+        self.facts = Facts()
+        self._decoder = decoder
+        self._encoder = encoder
+        self._folder = Folder() if encoder is None else None
+        self._scanner = StopScanner(stops) if stops else None
+        self._sequencer = Sequencer(id_prefix=id_prefix, one_call=one_call, keep_leading_space=keep_leading_space)
+        self._limits = limits or Limits()
+
+    @property
+    def is_over(self) -> bool:
+        return self.facts.finish is not None or self.facts.fault is not None
+
+    def receive(self, data: bytes) -> bytes:
+        """Bytes of the engine; returns bytes for the client (nothing for a whole answer)."""
+        if self.is_over:
+            return b""
+        return self._pass_on(self._decoder.feed(data))
+
+    def eof(self) -> bytes:
+        """The engine's bytes ended."""
+        if self.is_over:
+            return b""
+        events = self._decoder.close()
+        if not events or not isinstance(events[-1], Finished | Failed):
+            events = [
+                *events,
+                Failed(Fault("api", "the engine closed its answer before the end", party="upstream")),
+            ]
+        return self._pass_on(events)
+
+    def fail(self, fault: Fault) -> bytes:
+        """Reading from the engine failed."""
+        if self.is_over:
+            return b""
+        return self._pass_on([Failed(fault)])
+
+    def answer(self) -> Answer:
+        """The whole answer, after eof() or fail()."""
+        if self._folder is None:
+            raise ValueError("a streamed exchange has no whole answer")
+        return self._folder.answer()
+
+    def _pass_on(self, events: list[Event]) -> bytes:
+        if self._scanner is not None:
+            events = self._scanner.feed(events)
+        events = self._sequencer.feed(events)
+        for place, event in enumerate(events):
+            kind = type(event)
+            if kind is UsageSeen:
+                self.facts.usage = event.usage  # type: ignore[union-attr]
+            elif kind is Finished:
+                events[place] = self._finished(event)  # type: ignore[arg-type]
+            elif kind is Failed:
+                self._end()
+                self.facts.fault = event.fault  # type: ignore[union-attr]
+        if self._folder is not None:
+            self._folder.feed(events)
+            return b""
+        return self._encoder.encode(events) if events and self._encoder is not None else b""
+
+    def _finished(self, event: Finished) -> Finished:
+        if event.reason == "length" and self._window_was_full():
+            event = Finished("context")
+        self._end()
+        self.facts.finish = event
+        return event
+
+    def _window_was_full(self) -> bool:
+        usage, window, asked = self.facts.usage, self._limits.window, self._limits.max_tokens
+        if usage is None or usage.prompt is None or usage.completion is None or window is None or not asked:
+            return False
+        return usage.prompt + usage.completion >= window and usage.completion < asked
+
+    def _end(self) -> None:
+        self.facts.repairs = self._sequencer.repairs
+        self.facts.calls = self._sequencer.call_count
+
+
+def anthropic_exchange(
+    decoder: Decoder,
+    frame: Frame,
+    *,
+    stream: bool,
+    stops: Sequence[str] = (),
+    one_call: bool = False,
+    keep_leading_space: bool = True,
+    limits: Limits | None = None,
+) -> Exchange:
+    """An exchange that answers an Anthropic client."""
+    return Exchange(
+        decoder,
+        Encoder(frame) if stream else None,
+        id_prefix="toolu_" + frame.message_id.removeprefix("msg_"),
+        stops=stops,
+        one_call=one_call,
+        keep_leading_space=keep_leading_space,
+        limits=limits,
+    )

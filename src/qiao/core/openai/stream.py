@@ -1,0 +1,345 @@
+"""Chat-completion answers, streamed or whole, → neutral events.
+
+Read from vLLM 0.32 on the wire (chunk order, usage in the last chunk after the finish, an error object followed by
+`[DONE]` when the engine dies); SGLang, llama.cpp and DeepSeek name the reasoning `reasoning_content`, SGLang the
+matched stop string `matched_stop`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from qiao.core.events import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    ReasoningAdded,
+    TextAdded,
+    ToolArgumentsAdded,
+    ToolCallStarted,
+    Usage,
+    UsageSeen,
+)
+from qiao.core.fault import Fault
+from qiao.core.sse import Decoder as SseDecoder
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | dict[str, Any] | list[Any] | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _ContentPart(msgspec.Struct, gc=False):
+    text: str | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | list[_ContentPart] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+    matched_stop: str | int | list[int] | None = None
+
+
+class _PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+    created_cache_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class _CompletionDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+    detail: Any = None
+    object: str | None = None
+    message: str | None = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+
+class Decoder:
+    """feed(bytes) → events; close() → the end. Server-sent events, or one JSON body if `whole`.
+
+    `Finished` is held until the bytes end, `[DONE]`, or the usage that follows it has come, so that usage always
+    precedes it. Raises nothing: garbage becomes a `Failed` event.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._sse = SseDecoder()
+        self._whole = whole
+        self._body: list[bytes] = []
+        self._calls: dict[int, _OpenCall] = {}
+        self._latest = -1
+        self._finished: Finished | None = None
+        self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """A `Finished` or `Failed` was yielded; later bytes are ignored."""
+        return self._is_over
+
+    def feed(self, data: bytes) -> list[Event]:
+        out: list[Event] = []
+        if self._is_over:
+            return out
+        if self._whole:
+            self._body.append(data)
+            return out
+        try:
+            events = self._sse.feed(data)
+        except Fault as fault:
+            return self._fail(fault, out)
+        for event in events:
+            if event.data == b"[DONE]":
+                self._done(out)
+            else:
+                self._chunk(event.data, out)
+        return out
+
+    def close(self) -> list[Event]:
+        """The upstream's bytes ended."""
+        out: list[Event] = []
+        if self._whole:
+            self._chunk(b"".join(self._body), out)
+        else:
+            for event in self._sse.close():
+                self._chunk(event.data, out)
+        self._done(out)
+        return out
+
+    def _done(self, out: list[Event]) -> None:
+        if self._is_over:
+            return
+        self._start_calls(out)
+        if self._finished is None:
+            self._fail(Fault("api", "the engine ended its answer without a finish reason", party="upstream"), out)
+            return
+        out.append(self._finished)
+        self._is_over = True
+
+    def _fail(self, fault: Fault, out: list[Event]) -> list[Event]:
+        out.append(Failed(fault))
+        self._is_over = True
+        return out
+
+    def _chunk(self, data: bytes, out: list[Event]) -> None:
+        if self._is_over:
+            return
+        try:
+            chunk = _decode_chunk(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            lenient = _decode_leniently(data)
+            if lenient is None:
+                self._fail(
+                    Fault(
+                        "api",
+                        f"the engine sent something that is no chat-completion chunk: {error}",
+                        party="upstream",
+                    ),
+                    out,
+                )
+                return
+            chunk = lenient
+        if chunk.error or (not chunk.choices and chunk.usage is None and (chunk.detail or chunk.object == "error")):
+            self._fail(_engine_fault(chunk), out)
+            return
+        choices = chunk.choices
+        usage = None if chunk.usage is None else _usage(chunk.usage)
+        if usage is not None and not choices:
+            out.append(UsageSeen(usage))
+            return
+        if choices:
+            choice = choices[0]
+            delta = choice.delta or choice.message
+            if usage is not None:
+                out.append(UsageSeen(usage))
+            if delta is not None:
+                self._delta(delta, out)
+            if choice.finish_reason is not None:
+                self._finish(choice, out)
+
+    def _delta(self, delta: _Delta, out: list[Event]) -> None:
+        reasoning = delta.reasoning or delta.reasoning_content
+        if reasoning:
+            out.append(ReasoningAdded(reasoning))
+        content = delta.content
+        if content:
+            if isinstance(content, str):
+                out.append(TextAdded(content))
+            else:
+                out.extend(TextAdded(part.text) for part in content if part.text)
+        if delta.refusal:
+            out.append(TextAdded(delta.refusal))
+        if delta.tool_calls:
+            for call in delta.tool_calls:
+                self._tool_call(call, out)
+        if delta.function_call is not None:
+            self._tool_call(_ToolCall(0, None, delta.function_call), out)
+
+    def _tool_call(self, call: _ToolCall, out: list[Event]) -> None:
+        index = call.index
+        if index is None:
+            index = self._latest + 1 if call.id or call.function is None or call.function.name else max(self._latest, 0)
+        open_call = self._calls.get(index)
+        if open_call is not None and call.id and open_call.id and call.id != open_call.id and open_call.is_started:
+            # Some engines number every call 0; a new id with a name is a new call all the same.
+            index = max(self._calls) + 1
+            open_call = None
+        if open_call is None:
+            self._start_calls(out)
+            open_call = self._calls[index] = _OpenCall()
+            self._latest = index
+        if call.id and not open_call.id:
+            open_call.id = call.id
+        function = call.function
+        if function is None:
+            return
+        if function.name and not open_call.is_started and function.name != open_call.name:
+            open_call.name += function.name
+        arguments = function.arguments
+        if arguments is None:
+            return
+        if not open_call.is_started and open_call.name:
+            open_call.is_started = True
+            out.append(ToolCallStarted(index, open_call.id, open_call.name))
+        text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+        if not open_call.is_started:
+            open_call.early += text
+        elif text:
+            out.append(ToolArgumentsAdded(index, open_call.early + text))
+            open_call.early = ""
+
+    def _start_calls(self, out: list[Event]) -> None:
+        """Calls whose name has come but no arguments yet: there will be none."""
+        for index, call in self._calls.items():
+            if not call.is_started:
+                call.is_started = True
+                out.append(ToolCallStarted(index, call.id, call.name))
+                if call.early:
+                    out.append(ToolArgumentsAdded(index, call.early))
+                    call.early = ""
+
+    def _finish(self, choice: _Choice, out: list[Event]) -> None:
+        self._start_calls(out)
+        reason = choice.finish_reason or ""
+        matched = choice.stop_reason if isinstance(choice.stop_reason, str) else choice.matched_stop
+        if reason in ("abort", "error"):
+            self._fail(Fault("api", f"the engine gave up on its answer ({reason})", party="upstream"), out)
+        elif isinstance(matched, str) and reason in ("stop", "tool_calls"):
+            # The tail of a call that a stop string cut must not pass for a complete call, hence never "tool_calls".
+            self._finished = Finished("stop_sequence", matched)
+        else:
+            self._finished = Finished(_REASONS.get(reason, "stop"))
+
+
+class _OpenCall:
+    __slots__ = ("early", "id", "is_started", "name")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.early = ""
+        self.is_started = False
+
+
+def _usage(wire: _Usage) -> Usage:
+    details = wire.prompt_tokens_details
+    created = 0
+    if details is not None:
+        created = details.created_cache_tokens or details.cache_write_tokens or 0
+    reasoning = wire.reasoning_tokens
+    if wire.completion_tokens_details is not None:
+        reasoning = wire.completion_tokens_details.reasoning_tokens
+    return Usage(
+        prompt=wire.prompt_tokens,
+        completion=wire.completion_tokens,
+        cached=(details.cached_tokens or 0) if details is not None else 0,
+        created=created,
+        reasoning=reasoning,
+    )
+
+
+def _engine_fault(chunk: _Chunk) -> Fault:
+    error = chunk.error
+    message, status = "", None
+    if isinstance(error, dict):
+        message = str(error.get("message") or error.get("type") or "")
+        code = error.get("code")
+        status = code if isinstance(code, int) else None
+    elif error:
+        message = str(error)
+    message = message or chunk.message or str(chunk.detail or "") or "unknown error"
+    overloaded = status in (503, 529) or "overloaded" in message.lower()
+    return Fault(
+        "overloaded" if overloaded else "api",
+        f"the engine failed while it was answering: {message[:2000]}",
+        party="upstream",
+        upstream_status=status,
+    )
+
+
+def _decode_leniently(data: bytes) -> _Chunk | None:
+    """For JSON that the strict reader refuses (half surrogates, wrong types in fields that do not matter)."""
+    try:
+        loose = json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(loose, dict):
+        return None
+    try:
+        return msgspec.convert(_without_half_surrogates(loose), _Chunk, strict=False)
+    except (msgspec.ValidationError, RecursionError, UnicodeError):
+        return None
+
+
+def _without_half_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_half_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_half_surrogates(item) for key, item in value.items()}
+    return value
