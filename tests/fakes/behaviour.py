@@ -1,0 +1,39 @@
+"""How one served model behaves, and the models that the fake engine serves when nobody says otherwise."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Behaviour(msgspec.Struct, frozen=True):
+    """The facts of one served model and of the server around it.
+
+    * `max_model_len`: tokens of the context window.
+    * `tool_parser`: without one, tools are refused unless `tool_choice` is "none", and calls come as text.
+    * `reasoning_parser`: without one, reasoning comes as `<think>` text.
+    * `system_anywhere`: False is a chat template that refuses system messages after the first.
+    * `multimodal`: takes images.
+    * `server`: "ray" wraps errors as Ray Serve LLM does and lacks some routes.
+    * `prompt_details`: reports cached tokens (`--enable-prompt-tokens-details`).
+    """
+
+    max_model_len: int = 40960
+    tool_parser: bool = True
+    reasoning_parser: bool = True
+    system_anywhere: bool = True
+    multimodal: bool = False
+    server: Literal["vllm", "ray"] = "vllm"
+    prompt_details: bool = True
+
+
+MODELS: dict[str, Behaviour] = {
+    "qwen3-235b": Behaviour(max_model_len=131072),
+    "small-window": Behaviour(max_model_len=8192),
+    "strict-template": Behaviour(system_anywhere=False),
+    "no-parser": Behaviour(tool_parser=False, reasoning_parser=False),
+    "vision": Behaviour(multimodal=True),
+    "ray": Behaviour(server="ray"),
+}
+"""What `python -m tests.fakes.engine` serves: the behaviour is chosen by the model's name."""

@@ -1,0 +1,394 @@
+"""An OpenAI-compatible inference server without a model: it answers as vLLM 0.32 does and says what it is
+told to say.
+
+    python -m tests.fakes.engine --port 8000
+
+What it says comes from a marker in the prompt (`script`), how it behaves from the model's name (`behaviour`).
+It refuses what vLLM refuses, with the same bodies (`validation`), so that a test that passes also proves that
+no such request was sent. Every request is kept: `FakeEngine.requests` in the same process, `GET /_requests`
+over HTTP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from tests.fakes import validation
+from tests.fakes.answers import (
+    DEATH,
+    Request,
+    compact,
+    compose,
+    default_step,
+    stream,
+    whole,
+)
+from tests.fakes.behaviour import MODELS, Behaviour
+from tests.fakes.prompt import PrefixCache, count, render
+from tests.fakes.script import Break, Pause, Step, find, marker
+
+LARGEST_BODY = 64 * 2**20
+
+
+@dataclass
+class Recorded:
+    """One request as it arrived, and what became of it. Times are seconds of `time.monotonic`.
+
+    `prompt` is the text that the chat template makes of it; `turn` the step of its script.
+    """
+
+    number: int
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    received_at: float
+    prompt: str = ""
+    turn: int | None = None
+    status: int | None = None
+    refusal: dict[str, Any] | None = None
+    finished_at: float | None = None
+    disconnected_at: float | None = None
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.body.get("messages", [])
+        return found
+
+    @property
+    def tool_names(self) -> list[str]:
+        return [tool["function"]["name"] for tool in self.body.get("tools") or ()]
+
+
+RECORD = web.RequestKey("record", Recorded)
+
+
+@dataclass
+class FakeEngine:
+    """The server's state: what it serves and what it was asked. `key`: the API key it demands."""
+
+    models: Mapping[str, Behaviour] = field(default_factory=lambda: dict(MODELS))
+    key: str | None = None
+    healthy: bool = True
+    requests: list[Recorded] = field(default_factory=list)
+    _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
+    _cache: PrefixCache = field(default_factory=PrefixCache)
+
+    def forget(self) -> None:
+        """Begin anew: no requests, no attempts, an empty prefix cache."""
+        self.requests.clear()
+        self._attempts.clear()
+        self._cache = PrefixCache()
+
+    @property
+    def chats(self) -> list[Recorded]:
+        """The requests for an answer, in order."""
+        return [request for request in self.requests if request.path == "/v1/chat/completions"]
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=LARGEST_BODY, middlewares=[self._plain_errors, self._recorded])
+        app.add_routes(
+            [
+                web.get("/v1/models", self._models),
+                web.post("/v1/chat/completions", self._chat),
+                web.post("/tokenize", self._tokenize),
+                web.get("/version", self._version),
+                web.get("/health", self._health),
+                web.get("/-/healthz", self._ray_health),
+                web.get("/metrics", self._metrics),
+                web.get("/_requests", self._requests),
+                web.delete("/_requests", self._forget),
+            ]
+        )
+        return app
+
+    # Middlewares
+
+    @web.middleware
+    async def _plain_errors(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            answer: web.StreamResponse = await handler(request)
+        except web.HTTPNotFound:
+            return _json(404, {"detail": "Not Found"})
+        except web.HTTPMethodNotAllowed:
+            return _json(405, {"detail": "Method Not Allowed"})
+        return answer
+
+    @web.middleware
+    async def _recorded(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.path == "/_requests":
+            answer: web.StreamResponse = await handler(request)
+            return answer
+        raw = await request.read()
+        record = Recorded(
+            len(self.requests),
+            request.method,
+            request.path,
+            dict(request.headers),
+            _object(raw),
+            time.monotonic(),
+        )
+        self.requests.append(record)
+        request[RECORD] = record
+        try:
+            if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
+                answer = _json(401, {"error": "Unauthorized"})
+            else:
+                answer = await handler(request)
+            record.status = answer.status
+        except validation.RefusedError as refused:
+            record.status, record.refusal = refused.status, refused.body
+            answer = _json(refused.status, refused.body)
+        except (asyncio.CancelledError, ConnectionResetError):
+            record.disconnected_at = time.monotonic()
+            raise
+        finally:
+            record.finished_at = time.monotonic()
+        return answer
+
+    # Routes
+
+    async def _models(self, request: web.Request) -> web.Response:
+        listed = []
+        for name, behaviour in self.models.items():
+            entry: dict[str, Any] = {"id": name, "object": "model", "created": 1795330672, "owned_by": "vllm"}
+            if behaviour.server == "ray":
+                entry["metadata"] = {"model_id": name, "max_request_context_length": behaviour.max_model_len}
+            else:
+                entry |= {"root": f"/models/{name}", "parent": None, "max_model_len": behaviour.max_model_len}
+                entry["permission"] = []
+            listed.append(entry)
+        return _json(200, {"object": "list", "data": listed})
+
+    async def _chat(self, http: web.Request) -> web.StreamResponse:
+        record = http[RECORD]
+        body = validation.parse(await http.read(), http.content_type)
+        name, behaviour = self._served(body)
+        identity = http.headers.get("X-Request-Id") or uuid.uuid4().hex[:16]
+        try:
+            order, step = self._accept(body, name, behaviour, record)
+        except validation.RefusedError as refused:
+            raise (validation.as_ray(refused, identity) if behaviour.server == "ray" else refused) from None
+        request = Request(f"chatcmpl-{identity}", int(time.time()), name, body, behaviour, *order)
+        if step.before_headers:
+            await asyncio.sleep(step.before_headers)
+        if step.status != 200:
+            refusal = step.body if isinstance(step.body, str) else json.dumps(step.body)
+            kind = "application/json" if not isinstance(step.body, str) else "text/html"
+            return web.Response(status=step.status, text=refusal, content_type=kind, headers=step.headers)
+        if body.get("stream"):
+            return await self._streamed(http, step, request)
+        return await self._answered(http, step, request)
+
+    def _served(self, body: Mapping[str, Any]) -> tuple[str, Behaviour]:
+        name = body.get("model") or next(iter(self.models))
+        if name not in self.models:
+            raise validation.unknown_model(str(name), list(self.models))
+        return name, self.models[name]
+
+    def _accept(
+        self, body: dict[str, Any], name: str, behaviour: Behaviour, record: Recorded
+    ) -> tuple[tuple[int, int, int], Step]:
+        """Check a request for an answer; (prompt tokens, cached tokens, tokens to write at most) and the
+        step."""
+        validation.check_shape(body)
+        validation.check_fields(body)
+        validation.check_conversation(body, name, behaviour)
+        validation.check_sampling(body, behaviour.max_model_len)
+        opening = body.get("add_generation_prompt", True)
+        record.prompt = render(body["messages"], body.get("tools"), opening=opening)
+        tokens = count(record.prompt)
+        validation.check_length(tokens, behaviour.max_model_len)
+        cached = self._cache.add(record.prompt)
+        room = behaviour.max_model_len - tokens
+        limit = min(room, body.get("max_completion_tokens") or body.get("max_tokens") or room)
+        return (tokens, cached, limit), self._step(body, record)
+
+    def _step(self, body: dict[str, Any], record: Recorded) -> Step:
+        found = find(body["messages"])
+        if found is None:
+            return default_step(body)
+        script, turn = found
+        # A turn that is to be continued has been answered in part, but not yet as a whole.
+        record.turn = turn - 1 if body.get("continue_final_message") else turn
+        step = script.step(record.turn)
+        if step.attempts:
+            key = (marker(*script.steps, key=script.key), record.turn)
+            number = min(self._attempts[key], len(step.attempts) - 1)
+            self._attempts[key] += 1
+            step = step.attempts[number]
+        return step
+
+    async def _answered(self, http: web.Request, step: Step, request: Request) -> web.StreamResponse:
+        outcome = compose(step, request)
+        await asyncio.sleep(step.before_first)
+        for part in outcome.parts:
+            if isinstance(part, Pause):
+                await asyncio.sleep(part.seconds)
+            elif isinstance(part, Break) and part.how == "error":
+                return _json(500, DEATH if part.body is None else part.body)
+            elif isinstance(part, Break):
+                _reset(http, abruptly=part.how == "reset")
+        return _json(200, whole(step, outcome, request))
+
+    async def _streamed(self, http: web.Request, step: Step, request: Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(http)
+        # An empty write sends the head, which vLLM does as soon as a request is accepted.
+        await response.write(b"")
+        await asyncio.sleep(step.before_first)
+        pending = b""
+        for output in stream(step, compose(step, request), request):
+            if isinstance(output, str):
+                if step.packet == "event":
+                    await response.write(output.encode())
+                    await asyncio.sleep(step.between)
+                else:
+                    pending += output.encode()
+                continue
+            await _write(response, pending, step)
+            pending = b""
+            if isinstance(output, Pause):
+                await asyncio.sleep(output.seconds)
+            elif output.how == "reset":
+                await asyncio.sleep(0.02)
+                _reset(http, abruptly=True)
+        await _write(response, pending, step)
+        await response.write_eof()
+        return response
+
+    async def _tokenize(self, http: web.Request) -> web.Response:
+        body = validation.parse(await http.read(), http.content_type)
+        name, behaviour = self._served(body)
+        if behaviour.server == "ray":
+            text = (
+                "This model does not support the 'tokenization' task. "
+                "The tokenization endpoint is not available for this model."
+            )
+            raise validation.as_ray(validation.bad(text), uuid.uuid4().hex)
+        if "prompt" in body:
+            text = str(body["prompt"])
+        else:
+            validation.check_shape(body)
+            validation.check_conversation({**body, "tool_choice": "none"}, name, behaviour)
+            text = render(body["messages"], body.get("tools"), opening=body.get("add_generation_prompt", True))
+        number = count(text)
+        answer = {
+            "count": number,
+            "max_model_len": behaviour.max_model_len,
+            "tokens": [0] * number,
+            "token_strs": None,
+        }
+        return _json(200, answer)
+
+    async def _version(self, http: web.Request) -> web.Response:
+        self._vllm_only()
+        return _json(200, {"version": "0.32.0"})
+
+    async def _health(self, http: web.Request) -> web.Response:
+        self._vllm_only()
+        return web.Response(status=200 if self.healthy else 503)
+
+    async def _ray_health(self, http: web.Request) -> web.Response:
+        if not self._is_ray():
+            raise web.HTTPNotFound
+        return web.Response(text="success")
+
+    async def _metrics(self, http: web.Request) -> web.Response:
+        self._vllm_only()
+        running = sum(1 for request in self.chats if request.finished_at is None)
+        lines = ["# TYPE vllm:num_requests_running gauge", f"vllm:num_requests_running {running}.0"]
+        lines += ["# TYPE vllm:num_requests_waiting gauge", "vllm:num_requests_waiting 0.0", ""]
+        return web.Response(text="\n".join(lines))
+
+    async def _requests(self, http: web.Request) -> web.Response:
+        return _json(200, [vars(request) for request in self.requests])
+
+    async def _forget(self, http: web.Request) -> web.Response:
+        self.forget()
+        return web.Response(status=204)
+
+    def _is_ray(self) -> bool:
+        return all(behaviour.server == "ray" for behaviour in self.models.values())
+
+    def _vllm_only(self) -> None:
+        if self._is_ray():
+            raise web.HTTPNotFound
+
+
+def _json(status: int, body: Any) -> web.Response:
+    return web.Response(status=status, text=compact(body), content_type="application/json")
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+async def _write(response: web.StreamResponse, data: bytes, step: Step) -> None:
+    size = len(data) if isinstance(step.packet, str) else step.packet
+    for start in range(0, len(data), size or 1):
+        await response.write(data[start : start + size])
+        # Without a turn of the loop in between, the pieces would leave in one packet.
+        await asyncio.sleep(step.between or (0.0005 if isinstance(step.packet, int) else 0))
+
+
+def _reset(http: web.Request, *, abruptly: bool) -> None:
+    """Close the connection under the client, with a TCP reset when `abruptly`."""
+    transport = http.transport
+    if transport is not None:
+        if abruptly:
+            linger = struct.pack("ii", 1, 0)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        transport.abort()
+    raise ConnectionResetError("the script asked for it")
+
+
+@contextlib.asynccontextmanager
+async def serving(engine: FakeEngine, *, port: int = 0) -> AsyncIterator[str]:
+    """Serve `engine` on the loopback address; yields its base URL, without `/v1`."""
+    runner = web.AppRunner(engine.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        host, bound = runner.addresses[0][:2]
+        yield f"http://{host}:{bound}"
+    finally:
+        await runner.cleanup()
+
+
+async def _run(port: int, names: list[str]) -> None:
+    models = {name: MODELS.get(name, Behaviour()) for name in names} if names else dict(MODELS)
+    async with serving(FakeEngine(models), port=port) as url:
+        print(json.dumps({"url": url, "models": list(models)}), flush=True)
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.fakes.engine", description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one and prints it")
+    parser.add_argument("--model", action="append", default=[], help="serve only this name; may be repeated")
+    given = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_run(given.port, given.model))
+
+
+if __name__ == "__main__":
+    main()
