@@ -1,7 +1,7 @@
-"""What an option is: one declaration makes its flag, its variable, its key in qiao.toml and its reference page.
+"""What an option is: one declaration makes its flag, its variable, its key in qiao.toml and its page.
 
 The sections of `qiao.config` annotate every field with `About`; `declared` turns them into `Option`s, and an
-Option turns text (flags, environment) or a TOML value into the field's value. Nothing here reads the environment
+Option turns text (flags, environment) or a TOML value into a value. Nothing here reads the environment
 or a file; only `qiao.config` decides which source wins.
 """
 
