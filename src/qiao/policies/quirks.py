@@ -1,0 +1,183 @@
+"""What one upstream does not take (`Quirks`), and how a request is written for it (`mend`).
+
+Pure. The facts come from its refusals (`qiao.policies.remedies`); the default is an engine that takes everything.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from qiao.core.conversation import Conversation, Image, ToolChoice, ToolResult
+from qiao.core.openai.target import Target
+
+
+class Quirks(msgspec.Struct, frozen=True):
+    """What one upstream does not take, learned from its refusals. The default is an engine that takes everything.
+
+    * `fold_system`: its chat template refuses system turns after the first message.
+    * `no_images`: it is a text model.
+    * `no_stream_options`, `no_continuous_usage`: it does not know `stream_options`, or only the usage in every chunk.
+    * `no_tool_choice`: it does not take `tool_choice`, or not with these schemas; the model decides.
+    * `no_tool_parser`: it was started without a tool parser: only `tool_choice: "none"` works and calls come as text.
+    * `no_tools`: it refuses `tools` altogether.
+    * `no_parallel_tool_calls`, `no_reasoning_effort`, `no_thinking_budget`, `no_template_kwargs`: it does not know
+      the field of that name.
+    * `no_reasoning_history`: it refuses reasoning in earlier assistant messages.
+    * `no_prefill`: it cannot continue an assistant turn.
+    * `no_strict`: its grammar refuses the schema of a strict tool. `no_response_format`: the same for the answer's.
+    * `max_tokens`: most tokens it gives in one answer. `stop_limit`: most stop strings it takes.
+    * `max_tokens_field`: the only name under which it takes the limit.
+    * `unknown_fields`: other top-level fields it refuses.
+    """
+
+    fold_system: bool = False
+    no_images: bool = False
+    no_stream_options: bool = False
+    no_continuous_usage: bool = False
+    no_tool_choice: bool = False
+    no_tool_parser: bool = False
+    no_tools: bool = False
+    no_parallel_tool_calls: bool = False
+    no_reasoning_effort: bool = False
+    no_thinking_budget: bool = False
+    no_template_kwargs: bool = False
+    no_reasoning_history: bool = False
+    no_prefill: bool = False
+    no_strict: bool = False
+    no_response_format: bool = False
+    max_tokens: int | None = None
+    stop_limit: int | None = None
+    max_tokens_field: str | None = None
+    unknown_fields: frozenset[str] = frozenset()
+
+    def with_(self, remedy: Remedy) -> Quirks:
+        """These quirks and the one that `remedy` teaches."""
+        if remedy.quirk == "unknown_fields":
+            return msgspec.structs.replace(self, unknown_fields=self.unknown_fields | {str(remedy.value)})
+        value: object = True if remedy.value is None else remedy.value
+        if remedy.quirk == "max_tokens" and self.max_tokens is not None and isinstance(value, int):
+            value = min(value, self.max_tokens)
+        return msgspec.structs.replace(self, **{remedy.quirk: value})
+
+    def has(self, remedy: Remedy) -> bool:
+        """Whether these quirks already contain what `remedy` teaches."""
+        return self.with_(remedy) == self
+
+    def names(self) -> tuple[str, ...]:
+        """The quirks in force, for people: `no_images`, `stop_limit=4`."""
+        found: list[str] = []
+        for name in self.__struct_fields__:
+            value: object = getattr(self, name)
+            if value is True:
+                found.append(name)
+            elif isinstance(value, frozenset):
+                found.extend(f"unknown_fields={field}" for field in sorted(value))
+            elif value is not None and value is not False:
+                found.append(f"{name}={value}")
+        return tuple(found)
+
+
+class Remedy(msgspec.Struct, frozen=True):
+    """One refusal that can be mended.
+
+    * `name`: how logs, metrics and docs call it.
+    * `patterns`: regular expressions, searched for anywhere in the error text without regard to case. A group
+      named `value` gives the number or name that the quirk takes.
+    * `quirk`: the field of `Quirks` that is set.
+    * `explanation`: for people: who says so, and what is done.
+    * `needs`: the feature of the request (see `features`) without which the mend would change nothing.
+    * `lasting`: the fact is the upstream's and is remembered; False: it lies in this one request.
+    * `value`: what a remedy that was found says: a limit or a field's name.
+    """
+
+    name: str
+    patterns: tuple[str, ...]
+    quirk: str
+    explanation: str
+    needs: str = ""
+    lasting: bool = True
+    value: int | str | None = None
+
+
+def features(conversation: Conversation) -> frozenset[str]:
+    """What a request uses of the things that a remedy can take away."""
+    parts = [part for turn in conversation.turns for part in turn.parts]
+    within = [inner for part in parts if isinstance(part, ToolResult) for inner in part.parts]
+    forced = conversation.tool_choice.mode in ("any", "tool")
+    used = {
+        "tools": bool(conversation.tools),
+        "tool_choice": forced,
+        "strict": any(tool.strict for tool in conversation.tools),
+        "images": any(isinstance(part, Image) for part in (*parts, *within)),
+        "stop": bool(conversation.stop),
+        "max_tokens": conversation.max_tokens > 0,
+        "effort": conversation.thinking.effort is not None or conversation.thinking.mode != "default",
+        "thinking_budget": conversation.thinking.budget is not None,
+        "prefill": conversation.is_prefill,
+        "response_format": conversation.output_schema is not None,
+    }
+    return frozenset(name for name, is_used in used.items() if is_used)
+
+
+def mend(conversation: Conversation, target: Target, quirks: Quirks) -> tuple[Conversation, Target]:
+    """The request as an upstream with `quirks` takes it.
+
+    `fold_system` and `no_images` are not applied here: what becomes of turns `qiao.policies.prepare` decides.
+    """
+    return _mend_conversation(conversation, quirks), _mend_target(target, quirks)
+
+
+def _mend_conversation(conversation: Conversation, quirks: Quirks) -> Conversation:
+    tools = conversation.tools
+    choice = conversation.tool_choice
+    if quirks.no_tools:
+        tools = ()
+    elif quirks.no_strict:
+        tools = tuple(msgspec.structs.replace(tool, strict=None) for tool in tools)
+    if quirks.no_tools or (quirks.no_tool_choice and choice.mode != "none"):
+        choice = ToolChoice(parallel=choice.parallel)
+    elif quirks.no_tool_parser:
+        choice = ToolChoice(mode="none")
+    if quirks.no_parallel_tool_calls:
+        choice = msgspec.structs.replace(choice, parallel=True)
+    max_tokens = conversation.max_tokens
+    if quirks.max_tokens is not None:
+        max_tokens = min(max_tokens, quirks.max_tokens)
+    thinking = conversation.thinking
+    if quirks.no_thinking_budget:
+        thinking = msgspec.structs.replace(thinking, budget=None)
+    sampling = conversation.sampling
+    unset = {name: None for name in ("temperature", "top_p", "top_k") if name in quirks.unknown_fields}
+    return msgspec.structs.replace(
+        conversation,
+        tools=tools,
+        tool_choice=choice,
+        max_tokens=max_tokens,
+        thinking=thinking,
+        sampling=msgspec.structs.replace(sampling, **unset),
+        output_schema=None if quirks.no_response_format else conversation.output_schema,
+        extras={name: raw for name, raw in conversation.extras.items() if name not in quirks.unknown_fields},
+    )
+
+
+def _mend_target(target: Target, quirks: Quirks) -> Target:
+    changes: dict[str, object] = {}
+    if quirks.no_stream_options:
+        changes |= {"usage_in_stream": False, "continuous_usage": False}
+    if quirks.no_continuous_usage:
+        changes["continuous_usage"] = False
+    if quirks.no_template_kwargs:
+        changes["template_kwargs"] = False
+    if quirks.no_thinking_budget:
+        changes["thinking_budget"] = False
+    if quirks.no_reasoning_effort:
+        changes["effort_values"] = ()
+    if quirks.no_reasoning_history:
+        changes["reasoning_field"] = None
+    if quirks.no_prefill:
+        changes["prefill"] = "none"
+    if quirks.stop_limit is not None:
+        changes["stop_limit"] = quirks.stop_limit
+    if quirks.max_tokens_field is not None:
+        changes["max_tokens_field"] = quirks.max_tokens_field
+    return msgspec.structs.replace(target, **changes)

@@ -1,0 +1,245 @@
+"""Every way in which an upstream can fail, as a `Fault`: the one place that knows aiohttp's exceptions.
+
+The engine's words are read by `policies.refusal`, its lengths by `policies.overflow`. What the client caused keeps
+the engine's sentence, cleaned; what it did not cause (the gateway's key, a dead server) is never blamed on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from qiao.core.fault import Fault, Kind, Party
+from qiao.policies import overflow, refusal, remedies
+from qiao.policies.refusal import Refusal
+
+TRANSPORT_ERRORS: tuple[type[Exception], ...] = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
+"""What an exchange with an upstream can raise; `from_exception` takes every one of them."""
+
+TransportError: TypeAlias = aiohttp.ClientError | TimeoutError | OSError
+
+_LOADING = ("loading model", "model is loading", "is starting", "not ready")
+_NO_MODEL = ("invalid model name", "model_not_found", "model not found", "could not find base model")
+_BUSY = ("overloaded", "queue is full", "too many requests", "at capacity", "admission")
+
+# Claude Code mends its own history when a refusal carries these words (reference: its capability refusals).
+_CLIENT_WORDS = {
+    "no_images": "Could not process image",
+    "fold_system": "role 'system' is not supported",
+}
+
+
+def translate(
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    *,
+    address: str,
+    true_count: int | None = None,
+    secrets: Sequence[str] = (),
+    now: float | None = None,
+) -> Fault:
+    """The fault in an upstream's error answer, see `fault_of`; `now`: Unix time to compare HTTP dates with."""
+    return fault_of(
+        refusal.read(status, body),
+        address=address,
+        retry_after=retry_after(headers or {}, now=now),
+        true_count=true_count,
+        secrets=secrets,
+    )
+
+
+def fault_of(
+    refused: Refusal,
+    *,
+    address: str,
+    retry_after: float | None = None,
+    true_count: int | None = None,
+    secrets: Sequence[str] = (),
+) -> Fault:
+    """The fault that a refusal stands for.
+
+    `address`: the upstream's URL, named where a person has to look. `true_count`: the prompt's tokens by the
+    engine's tokenizer, where the caller asked it: newer engines tell only a lower bound. `secrets`: keys in use.
+    """
+    excess = overflow.find_excess(refused.text)
+    if excess and refused.status not in (401, 402, 403, 429):
+        message = overflow.too_long(excess, true_count)
+        return Fault("invalid_request", message, upstream_status=refused.status)
+    said = refusal.cleaned(refused.text, secrets=secrets)
+    kind, party, message = _classified(refused, said, shown_address(address))
+    return Fault(kind, message, party=party, retry_after=retry_after, upstream_status=refused.status)
+
+
+def from_exception(error: Exception, *, address: str) -> Fault:
+    """The fault that a failed exchange stands for; `error` is one of `TRANSPORT_ERRORS`."""
+    place = shown_address(address)
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return Fault("unavailable", f"the upstream at {place} took no connection in time", party="upstream")
+        case asyncio.TimeoutError():
+            return Fault("timeout", f"the upstream at {place} did not answer in time", party="upstream")
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            return Fault("api", f"the upstream's address {place} is no http URL", party="ours")
+        case aiohttp.TooManyRedirects():
+            return Fault("api", f"the upstream at {place} redirects in circles", party="upstream")
+        case aiohttp.ClientConnectorError() | aiohttp.ServerConnectionError() | aiohttp.ClientOSError():
+            return Fault("unavailable", _connection(error, place), party="upstream")
+        case aiohttp.ClientPayloadError():
+            return Fault("api", f"the upstream at {place} ended in the middle of its answer", party="upstream")
+        case aiohttp.ClientResponseError():
+            return Fault("api", f"the upstream at {place} does not speak HTTP as it should", party="upstream")
+        case OSError():
+            return Fault("unavailable", _connection(error, place), party="upstream")
+        case _:
+            name = type(error).__name__
+            return Fault("api", f"the exchange with the upstream at {place} failed ({name})", party="upstream")
+
+
+def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
+    """Seconds that an upstream asks to wait: `retry-after-ms`, or `retry-after` as a number or as an HTTP date."""
+    lowered = {name.lower(): value for name, value in headers.items()}
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = lowered.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            seconds = _until(value, now)
+        if 0 < seconds < 86_400:
+            return seconds
+    return None
+
+
+def shown_address(url: str) -> str:
+    """Scheme, host and port of `url`: no credentials, no query."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "(unreadable address)"
+    if not parts.scheme or host is None:
+        return url.rpartition("@")[2].partition("?")[0] or "(no address)"
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+
+
+def _classified(refused: Refusal, said: str, place: str) -> tuple[Kind, Party, str]:
+    words = f": {said}" if said else ""
+    status = refused.status
+    if remedy := remedies.find(refused.text, status):
+        # A known lack of the engine is a refusal, whatever its status: a 5xx would be repeated in vain.
+        known = _CLIENT_WORDS.get(remedy.quirk, "the engine refused the request")
+        return "invalid_request", "client", f"{known}: {said}"
+    if status == 404 or _has(refused.text, _NO_MODEL):
+        return _missing(said, place)
+    match status:
+        case 400 | 406 | 411 | 414 | 415 | 422 | 431 | 501:
+            return (
+                "invalid_request",
+                "client",
+                f"the engine refused the request: {said or 'it did not say why'}",
+            )
+        case 401 | 407:
+            return (
+                "api",
+                "upstream",
+                f"the upstream at {place} refused the gateway's key ({status}){words} (set --upstream-key)",
+            )
+        case 402:
+            return "billing", "upstream", f"the upstream at {place} wants to be paid first{words}"
+        case 403:
+            return (
+                "api",
+                "upstream",
+                f"the upstream at {place} refused the gateway's key or address (403){words}",
+            )
+        case 405:
+            return "api", "upstream", f"the upstream at {place} has no such route (405): is its URL right?"
+        case 408 | 504 | 524:
+            return "timeout", "upstream", f"the upstream at {place} did not finish in time ({status}){words}"
+        case 413:
+            return "too_large", "client", f"the upstream takes no request of this size{words}"
+        case 429:
+            return "rate_limit", "upstream", f"the upstream at {place} limits its requests{words}"
+        case 529:
+            return "overloaded", "upstream", f"the upstream at {place} is overloaded{words}"
+        case 502 | 503:
+            return _unserving(refused, words, place)
+        case _ if _has(refused.text, _BUSY):
+            return "overloaded", "upstream", f"the upstream at {place} is overloaded{words}"
+        case _:
+            return "api", "upstream", f"the upstream at {place} failed ({status}){words}"
+
+
+def _missing(said: str, place: str) -> tuple[Kind, Party, str]:
+    # "Not Found" alone is a web framework's word for a path that it does not have.
+    if said.lower().strip(" .!") in (
+        "",
+        "not found",
+        "404 not found",
+        "file not found",
+        "404 page not found",
+    ):
+        message = f"the upstream at {place} has no such route (404): is its URL right, /v1 included?"
+        return "api", "upstream", message
+    if "model" in said.lower():
+        return "not_found", "upstream", f"the upstream at {place} does not have this model: {said}"
+    return "api", "upstream", f"the upstream at {place} did not find what was asked for: {said}"
+
+
+def _unserving(refused: Refusal, words: str, place: str) -> tuple[Kind, Party, str]:
+    if _has(refused.text, _LOADING):
+        return "unavailable", "upstream", f"the upstream at {place} is still loading its model{words}"
+    if refused.status == 503:
+        return "overloaded", "upstream", f"the upstream at {place} takes no requests now (503){words}"
+    return (
+        "api",
+        "upstream",
+        f"the upstream at {place} stands behind a proxy that cannot reach it (502){words}",
+    )
+
+
+def _has(text: str, phrases: Sequence[str]) -> bool:
+    lowered = text.lower()
+    return any(phrase in lowered for phrase in phrases)
+
+
+def _connection(error: Exception, place: str) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    match error, cause:
+        case aiohttp.ClientConnectorDNSError(), _:
+            return f"the upstream's name in {place} is not known to DNS"
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError(), _:
+            return f"no trusted TLS connection to the upstream at {place}: {_reason(error)}"
+        case _, ssl.SSLError():
+            return f"no trusted TLS connection to the upstream at {place}: {_reason(error)}"
+        case _, ConnectionRefusedError():
+            return f"nothing answers at the upstream's address {place} (connection refused): is the engine running?"
+        case aiohttp.ServerDisconnectedError() | ConnectionResetError() | BrokenPipeError(), _:
+            return f"the upstream at {place} closed the connection without an answer"
+        case _:
+            return f"no connection to the upstream at {place}: {_reason(cause)}"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    said = getattr(error, "strerror", None) or getattr(error, "verify_message", None) or str(error)
+    return refusal.cleaned(str(said)) or type(error).__name__
+
+
+def _until(date: str, now: float | None) -> float:
+    if now is None:
+        return 0.0
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp() - now
+    except ValueError:
+        return 0.0

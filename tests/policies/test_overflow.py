@@ -1,0 +1,83 @@
+"""Lengths in refusals: what is left for an answer, and the sentence for a prompt that does not fit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qiao.policies.overflow import LEAST_ANSWER, WORDINGS, Excess, find_excess, room, too_long
+
+AT_LEAST = (
+    "This model's maximum context length is 16384 tokens. However, you requested 8192 output tokens and your prompt "
+    "contains at least 8193 input tokens, for a total of at least 16385 tokens."
+)
+
+
+def test_numbers_are_read() -> None:
+    assert find_excess(AT_LEAST) == Excess(window=16384, prompt=8193, answer=8192, exact=False)
+    assert find_excess("Message: " + AT_LEAST + " (Request ID: 1), Internal exception: x") == find_excess(AT_LEAST)
+    assert find_excess("request (24,071 tokens) exceeds the available context size (8,192 tokens)") == Excess(
+        window=8192, prompt=24071
+    )
+    assert find_excess("the weather is fine, 40960 tokens of it") is None
+    assert find_excess("") is None
+
+
+def test_a_digit_flood_is_no_crash() -> None:
+    found = find_excess(f"request ({'9' * 9000} tokens) exceeds the available context size (8192 tokens)")
+    assert found is not None
+    assert found.prompt == 999999999999999
+
+
+@pytest.mark.parametrize(
+    ("excess", "true_count", "left"),
+    [
+        (Excess(window=1000, prompt=400, answer=900), None, 599),
+        (Excess(window=1000, prompt=1400, answer=900), None, None),
+        (Excess(window=1000, prompt=999, answer=900), None, None),
+        (Excess(window=16384, prompt=8193, answer=8192, exact=False), None, 4096),
+        (Excess(window=16384, prompt=8193, answer=8192, exact=False), 9000, 7383),
+        (Excess(window=16384, prompt=8193, answer=8192, exact=False), 20000, None),
+        (Excess(window=1000, prompt=400), None, None),
+        (Excess(prompt=400, answer=9), None, None),
+    ],
+)
+def test_room(excess: Excess, true_count: int | None, left: int | None) -> None:
+    assert room(excess, true_count) == left
+
+
+@given(
+    window=st.integers(1, 10**6),
+    prompt=st.integers(0, 2 * 10**6),
+    answer=st.integers(1, 10**6),
+    exact=st.booleans(),
+    true_count=st.none() | st.integers(0, 2 * 10**6),
+)
+def test_room_always_fits(window: int, prompt: int, answer: int, exact: bool, true_count: int | None) -> None:
+    left = room(Excess(window, prompt, answer, exact), true_count)
+    if left is not None:
+        assert left >= LEAST_ANSWER
+        assert (prompt if true_count is None else true_count) + left < window
+
+
+@given(
+    window=st.none() | st.integers(1, 10**6),
+    prompt=st.none() | st.integers(0, 2 * 10**6),
+    true_count=st.none() | st.integers(0, 2 * 10**6),
+)
+def test_the_sentence_always_says_more_than_the_window(
+    window: int | None, prompt: int | None, true_count: int | None
+) -> None:
+    said = too_long(Excess(window=window, prompt=prompt), true_count)
+    assert said.startswith("prompt is too long")
+    if window is not None:
+        shown, maximum = (int(word) for word in said.split() if word.isdecimal())
+        assert maximum == window < shown
+        if true_count is not None and true_count > window:
+            assert shown == true_count
+
+
+def test_each_wording_is_one_of_a_kind() -> None:
+    names = [who for who, _ in WORDINGS]
+    assert len(names) == len(set(names))
