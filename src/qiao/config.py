@@ -30,21 +30,17 @@ class Server(msgspec.Struct, frozen=True):
     """Where the gateway listens, and how much it takes in."""
 
     host: Annotated[str, About("address to listen on", flag="--host", metavar="ADDRESS")] = "127.0.0.1"
-    port: Annotated[
-        int, About("port to listen on; 0 takes a free one", flag="--port", minimum=0, maximum=65535)
-    ] = 4000
+    port: Annotated[int, About("port to listen on; 0 takes a free one", flag="--port", minimum=0, maximum=65535)] = 4000
     max_body: Annotated[
         int, About("largest request body", flag="--max-body", kind="size", minimum=1024, maximum=2**31)
     ] = 32 * 2**20
     max_header: Annotated[int, About("largest header", kind="size", minimum=1024, maximum=2**20)] = 64 * 2**10
-    body_timeout: Annotated[
-        float, About("time a client has to send its whole body", kind="seconds", minimum=0.1)
-    ] = 60.0
+    body_timeout: Annotated[float, About("time a client has to send its whole body", kind="seconds", minimum=0.1)] = (
+        60.0
+    )
     ping_interval: Annotated[
         float,
-        About(
-            "silence after which a stream gets a ping", flag="--ping-interval", kind="seconds", minimum=0.05
-        ),
+        About("silence after which a stream gets a ping", flag="--ping-interval", kind="seconds", minimum=0.05),
     ] = 10.0
     shutdown_grace: Annotated[
         float, About("time that open answers get when the server stops", kind="seconds", minimum=0)
@@ -111,40 +107,27 @@ class Models(msgspec.Struct, frozen=True):
     ] = None
     name: Annotated[
         str | None,
-        About(
-            "plain id under which clients see the main model, such as qwen3-235b", flag="--name", metavar="ID"
-        ),
+        About("plain id under which clients see the main model, such as qwen3-235b", flag="--name", metavar="ID"),
     ] = None
-    small: Annotated[
-        str | None, About("model for small, fast requests (default: the main one)", metavar="NAME")
-    ] = None
-    subagent: Annotated[str | None, About("model for sub-agents (default: the main one)", metavar="NAME")] = (
-        None
-    )
+    small: Annotated[str | None, About("model for small, fast requests (default: the main one)", metavar="NAME")] = None
+    subagent: Annotated[str | None, About("model for sub-agents (default: the main one)", metavar="NAME")] = None
     map: Annotated[dict[str, str], About("further names of clients and the models they reach")] = {}
 
 
 class Engine(msgspec.Struct, frozen=True):
     """The engine that `qiao up` starts when no upstream is named."""
 
-    gguf: Annotated[
-        Path | None, About("model file for the embedded engine", flag="--gguf", metavar="FILE")
-    ] = None
+    gguf: Annotated[Path | None, About("model file for the embedded engine", flag="--gguf", metavar="FILE")] = None
     context: Annotated[
         int | None,
         About("context window in tokens (default: the model's own)", flag="--context", minimum=512),
     ] = None
-    yarn: Annotated[
-        bool, About("double the embedded model's window by YaRN, at some loss", flag="--yarn")
-    ] = False
-    threads: Annotated[
-        int | None, About("threads for reading the prompt (default: all cores)", minimum=1)
-    ] = None
+    yarn: Annotated[bool, About("double the embedded model's window by YaRN, at some loss", flag="--yarn")] = False
+    threads: Annotated[int | None, About("threads for reading the prompt (default: all cores)", minimum=1)] = None
     auto_tools: Annotated[
         float | None,
         About(
-            "how much more probable than text a call must be for the embedded model to make it unasked "
-            "(default: never)"
+            "how much more probable than text a call must be for the embedded model to make it unasked (default: never)"
         ),
     ] = None
     hub: Annotated[
@@ -170,16 +153,16 @@ class Client(msgspec.Struct, frozen=True):
 class Folders(msgspec.Struct, frozen=True):
     """Where qiao keeps things between runs. The defaults follow the XDG variables."""
 
-    state: Annotated[Path, About("folder for the key and for what runs")] = Path()
+    state: Annotated[Path, About("folder for the key and for what runs", flag="--state", metavar="FOLDER")] = Path()
     cache: Annotated[Path, About("folder for downloaded models", flag="--cache", metavar="FOLDER")] = Path()
 
 
 class Log(msgspec.Struct, frozen=True):
     """What is written to stderr while the gateway runs."""
 
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], About("how much to log", flag="--log-level")
-    ] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], About("how much to log", flag="--log-level")] = (
+        "info"
+    )
     json: Annotated[bool, About("write one JSON object a line", flag="--json-logs")] = False
 
 
@@ -228,9 +211,7 @@ class Config(msgspec.Struct, frozen=True):
 
     def describe(self) -> str:
         """Every value and where it came from, a line each; secrets stay hidden."""
-        rows = [
-            (option.key, _shown(self.value(option.key)), str(self.origin(option.key))) for option in options()
-        ]
+        rows = [(option.key, _shown(self.value(option.key)), str(self.origin(option.key))) for option in options()]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         return "\n".join(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for key, value, origin in rows)
 
@@ -318,9 +299,7 @@ def _settle_auth(config: Config) -> Config:
     return msgspec.structs.replace(settled, warnings=(*settled.warnings, f"{winner} overrides {over}."))
 
 
-def _from_flags(
-    flags: Mapping[str, str | bool | None], folder: Path
-) -> Iterator[tuple[str, tuple[Value, Origin]]]:
+def _from_flags(flags: Mapping[str, str | bool | None], folder: Path) -> Iterator[tuple[str, tuple[Value, Origin]]]:
     for key, given in flags.items():
         if given is None:
             continue
@@ -330,14 +309,10 @@ def _from_flags(
         yield key, (value, Origin("flag", place))
 
 
-def _from_environment(
-    variables: Mapping[str, str], folder: Path
-) -> Iterator[tuple[str, tuple[Value, Origin]]]:
+def _from_environment(variables: Mapping[str, str], folder: Path) -> Iterator[tuple[str, tuple[Value, Origin]]]:
     for each in options():
         # An empty variable counts as unset: that is how compose files and CI systems write "nothing".
-        names = (
-            name for name in (each.variable, *each.about.also) if name and variables.get(name, "").strip()
-        )
+        names = (name for name in (each.variable, *each.about.also) if name and variables.get(name, "").strip())
         place = next(names, None)
         if place is not None:
             yield each.key, (_read_text(each, variables[place], folder, place), Origin("environment", place))
@@ -348,9 +323,7 @@ def _read_text(each: Option, text: str, folder: Path, place: str) -> Value:
         return each.from_text(text, folder)
     except ValueError:
         seen = "" if each.kind == "secret" else f", not {text!r}"
-        raise ConfigurationError(
-            f"{place} takes {each.expected}{seen}.", hint=_capital(each.about.help)
-        ) from None
+        raise ConfigurationError(f"{place} takes {each.expected}{seen}.", hint=_capital(each.about.help)) from None
 
 
 def _file(variables: Mapping[str, str], folder: Path, given: str | None, in_folder: bool) -> Path | None:
@@ -359,9 +332,7 @@ def _file(variables: Mapping[str, str], folder: Path, given: str | None, in_fold
         path = folder / Path(asked).expanduser()
         if not path.is_file():
             source = "--config" if given else "QIAO_CONFIG"
-            raise ConfigurationError(
-                f"{source} names {asked}, and there is no such file.", hint="Check the path."
-            )
+            raise ConfigurationError(f"{source} names {asked}, and there is no such file.", hint="Check the path.")
         return path
     path = folder / FILE_NAME
     return path if in_folder and path.is_file() else None
@@ -372,18 +343,12 @@ def _from_file(path: Path) -> Iterator[tuple[str, tuple[Value, Origin]]]:
         with path.open("rb") as stream:
             content = tomllib.load(stream)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise ConfigurationError(
-            f"{path} is no valid TOML: {problem}.", hint="Mend the file at that place."
-        ) from None
+        raise ConfigurationError(f"{path} is no valid TOML: {problem}.", hint="Mend the file at that place.") from None
     except OSError as problem:
-        raise ConfigurationError(
-            f"{path} cannot be read: {problem.strerror}.", hint="Check its permissions."
-        ) from None
+        raise ConfigurationError(f"{path} cannot be read: {problem.strerror}.", hint="Check its permissions.") from None
     for section, table in content.items():
         if section not in SECTIONS:
-            raise ConfigurationError(
-                f"{path}: there is no section [{section}].", hint=_near(section, list(SECTIONS))
-            )
+            raise ConfigurationError(f"{path}: there is no section [{section}].", hint=_near(section, list(SECTIONS)))
         if not isinstance(table, dict):
             raise ConfigurationError(
                 f"{path}: `{section}` is a section, not a value.",
@@ -392,9 +357,7 @@ def _from_file(path: Path) -> Iterator[tuple[str, tuple[Value, Origin]]]:
         yield from _section_of_file(path, section, table)
 
 
-def _section_of_file(
-    path: Path, section: str, table: dict[str, object]
-) -> Iterator[tuple[str, tuple[Value, Origin]]]:
+def _section_of_file(path: Path, section: str, table: dict[str, object]) -> Iterator[tuple[str, tuple[Value, Origin]]]:
     known = {each.name: each for each in options() if each.section == section}
     for name, given in table.items():
         place = f"{path}: `{section}.{name}`"

@@ -1,0 +1,1 @@
+"""A snapshot of the machine. Unknown stays None; parsers are tested from captured text."""
