@@ -1,0 +1,153 @@
+"""`messages` → turns, and what the conversation itself changes on its way: effort, tools, words that expire."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from qiao.core.anthropic import wire
+from qiao.core.anthropic.blocks import parts_of
+from qiao.core.anthropic.fields import shown
+from qiao.core.anthropic.tools import Toolbox
+from qiao.core.conversation import Document, Image, Part, Reasoning, Role, Text, ToolCall, ToolResult, Turn
+from qiao.core.fault import invalid
+
+MAX_MESSAGES: Final = 100_000
+
+_BILLING_HEADER: Final = "x-anthropic-billing-header"
+
+
+class History(msgspec.Struct, frozen=True):
+    """`effort`: the last one that a system message set, None if none did."""
+
+    turns: tuple[Turn, ...]
+    effort: str | None
+
+
+def system_texts(system: str | list[wire.ContentBlock] | None) -> tuple[str, ...]:
+    """The head of the prompt, one entry a block, without empty ones and without Claude Code's billing line."""
+    if system is None:
+        return ()
+    if isinstance(system, str):
+        texts = [system]
+    else:
+        texts = [_system_text(block, f"system.{index}") for index, block in enumerate(system)]
+    return tuple(text for text in map(_without_billing_line, texts) if text)
+
+
+def _system_text(block: wire.ContentBlock, path: str) -> str:
+    if not isinstance(block, wire.TextBlock):
+        raise invalid(path, f"'{_kind(block)}' blocks are not allowed in system; only text is")
+    return block.text or ""
+
+
+def _without_billing_line(text: str) -> str:
+    """The line differs from session to session and stands first, so that no new session could reuse a prefix."""
+    return text.partition("\n")[2].lstrip() if text.startswith(_BILLING_HEADER) else text
+
+
+def history(messages: list[wire.Message], toolbox: Toolbox) -> History:
+    """The turns in the order of the client. Additions and removals of tools are applied to `toolbox`."""
+    if not messages:
+        raise invalid("messages", "at least one message is required")
+    if len(messages) > MAX_MESSAGES:
+        raise invalid("messages", f"at most {MAX_MESSAGES} messages are allowed, got {len(messages)}")
+    last_user = max((index for index, message in enumerate(messages) if message.role == "user"), default=-1)
+    turns: list[Turn] = []
+    effort: str | None = None
+    for index, message in enumerate(messages):
+        path = f"messages.{index}"
+        match message.role:
+            case "user":
+                turns += _spoken_turns("user", _content(message, path), path, toolbox)
+            case "assistant":
+                turns += _spoken_turns("assistant", _content(message, path), path, toolbox)
+            case "system":
+                if message.output_config is not None and message.output_config.effort:
+                    effort = message.output_config.effort
+                parts = _system_parts(message, path, toolbox)
+                has_expired = message.clear_at == "next_user_message" and index < last_user
+                if parts and not has_expired:
+                    turns.append(Turn("system", parts))
+            case other:
+                problem = f"expected 'user', 'assistant' or 'system', got {shown(other)}"
+                raise invalid(f"{path}.role", problem)
+    if not turns:
+        raise invalid("messages", "at least one message with content is required")
+    return History(tuple(turns), effort)
+
+
+def _content(message: wire.Message, path: str) -> str | list[wire.ContentBlock]:
+    if isinstance(message.content, msgspec.UnsetType):
+        raise invalid(f"{path}.content", "Field required")
+    return message.content or []
+
+
+def _spoken_turns(role: Role, content: str | list[wire.ContentBlock], path: str, toolbox: Toolbox) -> list[Turn]:
+    """One turn as a rule, without parts if it was empty.
+
+    What only the other side can say (the results of server tools inside an assistant's message, a picture in it)
+    becomes a turn of its own in that place, so that every turn holds only what its role can say.
+    """
+    if isinstance(content, str):
+        return [Turn(role, (Text(content),) if content else ())]
+    turns: list[Turn] = []
+    speaker = role
+    parts: list[Part] = []
+    for index, block in enumerate(content):
+        if isinstance(block, wire.CompactionBlock):
+            _change_tools(block.tool_changes or (), f"{path}.content.{index}.tool_changes", toolbox)
+        for part in parts_of(block, f"{path}.content.{index}"):
+            owner = "user" if isinstance(block, wire.CompactionBlock) else _speaker(part, role)
+            if owner != speaker:
+                if parts:
+                    turns.append(Turn(speaker, tuple(parts)))
+                speaker, parts = owner, []
+            parts.append(part)
+    if parts or not turns:
+        turns.append(Turn(speaker, tuple(parts)))
+    return turns
+
+
+def _speaker(part: Part, role: Role) -> Role:
+    match part:
+        case Reasoning() | ToolCall():
+            return "assistant"
+        case ToolResult() | Image() | Document():
+            return "user"
+        case Text():
+            return role
+
+
+def _system_parts(message: wire.Message, path: str, toolbox: Toolbox) -> tuple[Part, ...]:
+    content = message.content
+    if isinstance(content, str):
+        return (Text(content),) if content else ()
+    parts: list[Part] = []
+    for index, block in enumerate(content or ()):
+        match block:
+            case wire.TextBlock(text=text):
+                parts += [Text(text)] if text else []
+            case wire.ToolAdditionBlock(tool=target):
+                toolbox.add(target, f"{path}.content.{index}.tool")
+            case wire.ToolRemovalBlock(tool=target):
+                toolbox.remove(target, f"{path}.content.{index}.tool")
+            case _:
+                problem = f"'{_kind(block)}' blocks are not allowed in system messages"
+                raise invalid(f"{path}.content.{index}", problem)
+    return tuple(parts)
+
+
+def _change_tools(
+    changes: list[wire.ToolAdditionBlock | wire.ToolRemovalBlock] | tuple[()], path: str, toolbox: Toolbox
+) -> None:
+    for index, change in enumerate(changes):
+        if isinstance(change, wire.ToolAdditionBlock):
+            toolbox.add(change.tool, f"{path}.{index}.tool")
+        else:
+            toolbox.remove(change.tool, f"{path}.{index}.tool")
+
+
+def _kind(block: wire.ContentBlock) -> str:
+    return str(type(block).__struct_config__.tag)
