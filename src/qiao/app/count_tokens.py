@@ -1,0 +1,26 @@
+"""POST /v1/messages/count_tokens: the tokens of the prompt that /v1/messages would send."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from qiao.app.body import read_body
+from qiao.app.gateway import Context, Gateway
+from qiao.core.anthropic import request as anthropic_request
+from qiao.core.anthropic.errors import encode_json
+
+
+async def count_tokens(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
+    settings = gateway.settings
+    body = await read_body(request, limit=settings.max_body, timeout=settings.body_timeout)
+    conversation = anthropic_request.decode_count(body)
+    context.model = conversation.model
+    served, profile = await gateway.served(conversation.model)
+    context.upstream_model = served.id
+    prepare = await gateway.preparation(conversation, served, profile)
+    count = await gateway.upstream.count(prepare, served)
+    answer: dict[str, object] = {"input_tokens": count.tokens}
+    if conversation.edits is not None:
+        answer["context_management"] = {"original_input_tokens": count.tokens}
+    headers = {"x-qiao-count": "exact" if count.is_exact else "estimate"}
+    return web.Response(body=encode_json(answer), content_type="application/json", headers=headers)

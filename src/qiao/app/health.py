@@ -1,0 +1,47 @@
+"""Probes: alive (`/healthz`), ready (`/readyz`), numbers (`/metrics`), and the greetings that Claude Code sends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from qiao import __version__
+from qiao.app.gateway import Context, Gateway
+from qiao.core.anthropic.errors import encode_json
+from qiao.core.fault import Fault
+
+
+async def hello(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
+    return _json({"name": "qiao", "version": __version__, "message": "hello"})
+
+
+async def healthz(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
+    return _json({"status": "ok"})
+
+
+async def readyz(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
+    """200 when the upstream answers now, else 503 with the reason."""
+    try:
+        facts = await gateway.upstream.facts(fresh=True)
+    except Fault as fault:
+        return _json({"status": "upstream does not answer", "reason": fault.message}, status=503)
+    models = [{"id": model.id, "window": model.window} for model in facts.models]
+    found: dict[str, Any] = {
+        "status": "ready",
+        "upstream": gateway.upstream.address,
+        "flavor": facts.flavor,
+        "version": facts.version,
+        "models": models,
+        "quirks": list(gateway.upstream.quirks.names()),
+    }
+    return _json(found)
+
+
+async def metrics(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
+    body, content_type = gateway.metrics.render()
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _json(value: dict[str, Any], *, status: int = 200) -> web.Response:
+    return web.Response(body=encode_json(value), status=status, content_type="application/json")

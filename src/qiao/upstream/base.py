@@ -1,0 +1,100 @@
+"""What the gateway needs of any engine: facts about it, an answer to a conversation, a count of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from qiao.core.exchange import Decoder
+from qiao.core.openai.target import Flavor
+from qiao.policies.prepare import Prepared
+from qiao.policies.quirks import Quirks
+
+
+class Served(msgspec.Struct, frozen=True):
+    """One model that an upstream serves. `window`: tokens of prompt and answer together, None if it does not say."""
+
+    id: str
+    window: int | None = None
+    root: str | None = None
+
+
+class UpstreamFacts(msgspec.Struct, frozen=True):
+    """What an upstream says of itself. `models` in its own order, the first is its default."""
+
+    flavor: Flavor
+    version: str | None
+    models: tuple[Served, ...]
+
+    def served(self, name: str) -> Served | None:
+        return next((model for model in self.models if model.id == name), None)
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Tokens of a prompt. `is_exact` False: an estimate from the number of characters."""
+
+    tokens: int
+    is_exact: bool
+
+
+Preparation: TypeAlias = Callable[[Quirks], Prepared]
+"""Makes the conversation ready for an upstream with these quirks. Called again when a refusal teaches a new one."""
+
+
+class Answer(Protocol):
+    """An answer that the upstream has accepted to give.
+
+    * `prepared`: what was sent, and the notes of how it was made ready.
+    * `healed`: names of the remedies that were needed before the upstream accepted.
+    * `notes`: what else was done to the request, for a response header and the log.
+    * `prompt_estimate`: tokens of the prompt, 0 if nothing is known before the engine tells.
+    """
+
+    @property
+    def decoder(self) -> Decoder: ...
+
+    @property
+    def prepared(self) -> Prepared: ...
+
+    @property
+    def healed(self) -> tuple[str, ...]: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def prompt_estimate(self) -> int: ...
+
+    async def read(self) -> bytes:
+        """The next bytes, as many as have come; empty at the end. Raises `Fault`."""
+        ...
+
+    def close(self) -> None:
+        """Let the engine stop working on it. Safe to call at any time, any number of times."""
+        ...
+
+
+class Upstream(Protocol):
+    """An engine as the gateway sees it. Every method raises `Fault` and nothing else."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def quirks(self) -> Quirks: ...
+
+    async def facts(self, *, fresh: bool = False) -> UpstreamFacts:
+        """What it serves; remembered. `fresh` asks again (at most every few seconds)."""
+        ...
+
+    async def open(self, prepare: Preparation, served: Served, *, request_id: str) -> Answer:
+        """Send a conversation; returns once the upstream has accepted it."""
+        ...
+
+    async def count(self, prepare: Preparation, served: Served) -> Count:
+        """Tokens of the prompt that `open` would send."""
+        ...
+
+    async def close(self) -> None: ...

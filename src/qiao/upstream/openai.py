@@ -1,0 +1,277 @@
+"""An OpenAI-compatible engine (vLLM, SGLang, llama.cpp, Ray Serve, …) as an upstream.
+
+Facts come from `GET /v1/models` (and vLLM's `/version`); an answer is one `POST /v1/chat/completions`. A refusal that
+names something the engine does not take is healed: the request is mended and sent again at once, at most twice, and
+what lasts is remembered in `quirks`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+
+from qiao.core.conversation import Conversation, Text, ToolResult
+from qiao.core.fault import Fault
+from qiao.core.openai import request as openai_request
+from qiao.core.openai.stream import Decoder
+from qiao.core.openai.target import Flavor, Target
+from qiao.policies import refusal, remedies
+from qiao.policies.overflow import find_excess
+from qiao.policies.prepare import Prepared
+from qiao.policies.quirks import Quirks, features, mend
+from qiao.profiles.engines import target_for
+from qiao.upstream.base import Count, Preparation, Served, UpstreamFacts
+from qiao.upstream.client import Client, Reply
+from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
+
+_MAX_HEALINGS = 2
+_FACTS_TIMEOUT = 10.0
+_COUNT_TIMEOUT = 30.0
+_FACTS_MINIMUM_AGE = 2.0
+_CHARACTERS_A_TOKEN = 3.6
+_OWNERS: dict[str, Flavor] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llamacpp", "openai": "openai"}
+
+
+class OpenAIAnswer:
+    """An accepted answer; see `upstream.base.Answer`."""
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        client: Client,
+        prepared: Prepared,
+        *,
+        whole: bool,
+        healed: tuple[str, ...],
+        estimate: int,
+    ) -> None:
+        self.decoder = Decoder(whole=whole)
+        self.prepared = prepared
+        self.healed = healed
+        self.notes: tuple[str, ...] = ()
+        self.prompt_estimate = estimate
+        self._response = response
+        self._client = client
+        self._content = response.content
+
+    async def read(self) -> bytes:
+        try:
+            return await self._content.readany()
+        except TRANSPORT_ERRORS as error:
+            raise self._client.fault(error) from error
+
+    def close(self) -> None:
+        if self._content.is_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+class OpenAIUpstream:
+    """One engine behind an OpenAI-compatible API.
+
+    `root`: its address without `/v1`. `flavor` None: found out. `model`: taken as served even if the engine does not
+    list its models. `on_heal(remedy)` is told of every healing.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        prefix: str = "/v1",
+        api_key: str | None = None,
+        flavor: Flavor | None = None,
+        model: str | None = None,
+        connect_timeout: float = 10.0,
+        on_heal: Callable[[remedies.Remedy], None] | None = None,
+    ) -> None:
+        self.address = root.rstrip("/") + prefix
+        self.quirks = Quirks()
+        self._client = Client(root, api_key=api_key, connect_timeout=connect_timeout)
+        self._secrets = (api_key,) if api_key else ()
+        self._prefix = prefix
+        self._flavor = flavor
+        self._model = model
+        self._on_heal = on_heal
+        self._facts: UpstreamFacts | None = None
+        self._facts_at = 0.0
+        self._facts_lock = asyncio.Lock()
+        self._can_tokenize = True
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    async def facts(self, *, fresh: bool = False) -> UpstreamFacts:
+        if self._facts is not None and not self._may_refresh(fresh):
+            return self._facts
+        async with self._facts_lock:
+            if self._facts is None or self._may_refresh(fresh):
+                self._facts = await self._ask_facts()
+                self._facts_at = asyncio.get_running_loop().time()
+            return self._facts
+
+    def _may_refresh(self, fresh: bool) -> bool:
+        return fresh and asyncio.get_running_loop().time() - self._facts_at > _FACTS_MINIMUM_AGE
+
+    async def _ask_facts(self) -> UpstreamFacts:
+        reply = await self._client.get(self._prefix + "/models", timeout=_FACTS_TIMEOUT)
+        if reply.status != 200:
+            if reply.status in (404, 405, 501) and self._model is not None:
+                return UpstreamFacts(self._flavor or "openai", None, (Served(self._model),))
+            raise self._refused(reply)
+        body = reply.json()
+        listed = body.get("data") if isinstance(body, dict) else None
+        if not isinstance(listed, list):
+            raise Fault(
+                "api", f"the upstream at {self.address} does not answer /models as OpenAI's API does", party="upstream"
+            )
+        models = tuple(_served(entry) for entry in listed if isinstance(entry, dict) and entry.get("id"))
+        if self._model is not None and all(model.id != self._model for model in models):
+            models = (Served(self._model), *models)
+        owners = {str(entry.get("owned_by", "")).lower() for entry in listed if isinstance(entry, dict)}
+        flavor = self._flavor or next((_OWNERS[owner] for owner in sorted(owners) if owner in _OWNERS), "vllm")
+        version = await self._version() if flavor == "vllm" else None
+        if self._facts is not None and version != self._facts.version:
+            self.quirks = Quirks()  # lessons belong to a version
+        return UpstreamFacts(flavor, version, models)
+
+    async def _version(self) -> str | None:
+        try:
+            reply = await self._client.get("/version", timeout=_FACTS_TIMEOUT)
+        except Fault:
+            return None  # an engine without the route is older or another one; nothing depends on it
+        body = reply.json() if reply.status == 200 else None
+        version = body.get("version") if isinstance(body, dict) else None
+        return version if isinstance(version, str) else None
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    async def open(self, prepare: Preparation, served: Served, *, request_id: str) -> OpenAIAnswer:
+        facts = await self.facts()
+        quirks = self.quirks
+        healed: list[str] = []
+        while True:
+            prepared = prepare(quirks)
+            conversation, target = self._mended(prepared.conversation, facts, served, quirks)
+            response = await self._client.post(
+                self._prefix + "/chat/completions",
+                openai_request.encode(conversation, target),
+                headers={"X-Request-Id": request_id},
+            )
+            if response.status == 200:
+                is_stream = "event-stream" in response.headers.get("Content-Type", "")
+                return OpenAIAnswer(
+                    response,
+                    self._client,
+                    prepared,
+                    whole=not is_stream,
+                    healed=tuple(healed),
+                    estimate=estimate(conversation),
+                )
+            body = await self._client.error_body(response)
+            refused = refusal.read(response.status, body)
+            true_count = await self._true_count(refused, conversation, target)
+            remedy = remedies.find(
+                refused.text, refused.status, used=features(conversation), quirks=quirks, true_count=true_count
+            )
+            if remedy is None or len(healed) >= _MAX_HEALINGS:
+                raise fault_of(
+                    refused,
+                    address=self.address,
+                    retry_after=retry_after(response.headers),
+                    true_count=true_count,
+                    secrets=self._secrets,
+                )
+            healed.append(remedy.name)
+            quirks = quirks.with_(remedy)
+            if remedy.lasting:
+                self.quirks = self.quirks.with_(remedy)
+            if self._on_heal is not None:
+                self._on_heal(remedy)
+
+    def _mended(
+        self, conversation: Conversation, facts: UpstreamFacts, served: Served, quirks: Quirks
+    ) -> tuple[Conversation, Target]:
+        return mend(conversation, target_for(facts.flavor, facts.version, served.id), quirks)
+
+    def _refused(self, reply: Reply) -> Fault:
+        refused = refusal.read(reply.status, reply.body)
+        return fault_of(refused, address=self.address, retry_after=retry_after(reply.headers), secrets=self._secrets)
+
+    # -- counting -------------------------------------------------------------------------------------------------
+
+    async def count(self, prepare: Preparation, served: Served) -> Count:
+        facts = await self.facts()
+        conversation, target = self._mended(prepare(self.quirks).conversation, facts, served, self.quirks)
+        tokens = await self._tokenize(conversation, target)
+        if tokens is None:
+            return Count(estimate(conversation), is_exact=False)
+        return Count(tokens, is_exact=True)
+
+    async def _tokenize(self, conversation: Conversation, target: Target) -> int | None:
+        """vLLM's own count. It has no limit of length, unlike the count in its refusals."""
+        if not self._can_tokenize or target.flavor not in ("vllm", "sglang"):
+            return None
+        try:
+            reply = await self._client.post_whole(
+                "/tokenize", openai_request.encode_tokenize(conversation, target), timeout=_COUNT_TIMEOUT
+            )
+        except Fault:
+            return None
+        if reply.status in (404, 405, 501):
+            self._can_tokenize = False
+            return None
+        body = reply.json() if reply.status == 200 else None
+        tokens = body.get("count") if isinstance(body, dict) else None
+        return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None
+
+    async def _true_count(self, refused: refusal.Refusal, conversation: Conversation, target: Target) -> int | None:
+        """An engine caps the count in its overflow message; Claude Code summarises by the true one."""
+        if find_excess(refused.text) is None:
+            return None
+        return await self._tokenize(conversation, target)
+
+
+def estimate(conversation: Conversation) -> int:
+    """Tokens of a prompt from its characters, for engines that do not count before they answer."""
+    characters = sum(len(text) for text in conversation.system)
+    characters += sum(len(tool.description) + len(tool.parameters) + len(tool.name) for tool in conversation.tools)
+    for turn in conversation.turns:
+        for part in turn.parts:
+            characters += 12
+            match part:
+                case Text():
+                    characters += len(part.text)
+                case ToolResult():
+                    characters += sum(len(inner.text) for inner in part.parts if isinstance(inner, Text))
+                case _:
+                    characters += len(getattr(part, "arguments", None) or getattr(part, "text", None) or "")
+    return max(1, round(characters / _CHARACTERS_A_TOKEN))
+
+
+def _served(entry: dict[str, Any]) -> Served:
+    nested: list[Any] = [entry, entry.get("metadata"), entry.get("meta")]
+    names = (
+        "max_model_len",
+        "max_request_context_length",
+        "context_length",
+        "max_context_length",
+        "n_ctx",
+        "n_ctx_train",
+    )
+    window = next(
+        (
+            value
+            for name in names
+            for place in nested
+            if isinstance(place, dict) and isinstance(value := place.get(name), int) and value > 0
+        ),
+        None,
+    )
+    root = entry.get("root")
+    return Served(str(entry["id"]), window, root if isinstance(root, str) else None)
