@@ -20,6 +20,7 @@ UNREADABLE_KEY: Final = "__unparsed"
 """Key of the object that stands for a tool input which is not a JSON object: its value is the text as it was."""
 
 _CLAUDE_CODE_KEY: Final = "__unparsedToolInput"
+_CLAUDE_CODE_MARK: Final = b'"__unparsedToolInput"'
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
@@ -142,7 +143,7 @@ def arguments_text(raw: msgspec.Raw, path: str) -> str:
     match text[:1]:
         case b"{":
             check_depth(text, path)
-            return _unwrapped(text) if _CLAUDE_CODE_KEY.encode() in text else text.decode()
+            return _unwrapped(text) if _CLAUDE_CODE_MARK in text else text.decode()
         case b'"':
             return _object_or_wrapped(_STRING.decode(text))
         case _:
@@ -169,7 +170,7 @@ def _object_or_wrapped(text: str) -> str:
         return _wrapped(text)
     mended = mend_surrogates(candidate.encode())
     try:
-        _MEMBERS.decode(mended)
+        _MEMBERS.decode(mended)  # only to see that it is one
     except (msgspec.DecodeError, RecursionError):
         return _wrapped(text)
     return _wrapped(text) if _is_too_deep(mended) else mended.decode()

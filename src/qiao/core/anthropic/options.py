@@ -77,13 +77,16 @@ def thinking(requested: wire.Thinking | None, effort: str | None, max_tokens: in
             raise invalid("thinking.type", problem)
 
 
-def _budget(requested: wire.Thinking, max_tokens: int | None) -> int:
+def _budget(requested: wire.Thinking, max_tokens: int | None) -> int | None:
     path = "thinking.budget_tokens"
     budget = requested.budget_tokens
     if budget is None:
         raise invalid(path, "Field required")
     if budget < MIN_THINKING_BUDGET:
         raise invalid(path, f"must be at least {MIN_THINKING_BUDGET}, got {budget}")
+    if max_tokens and budget >= max_tokens and budget == MIN_THINKING_BUDGET:
+        # Claude Code with an output limit under 1024 has no smaller budget to send; the limit itself is tighter.
+        return None
     if max_tokens and budget >= max_tokens:
         raise invalid(path, f"must be less than max_tokens ({max_tokens}), got {budget}")
     return budget

@@ -89,41 +89,55 @@ _CONTEXT: msgspec.json.Decoder[wire.ContextManagement] = msgspec.json.Decoder(wi
 
 def decode(body: bytes) -> Conversation:
     """The request of `POST /v1/messages`. Raises `Fault` (invalid_request) and nothing else, whatever the bytes."""
-    fields = _fields(body)
-    model = _model(fields)
-    max_tokens = _optional(fields, "max_tokens", _COUNT)
-    if max_tokens is None:
-        raise invalid("max_tokens", "Field required")
-    conversation = _conversation(fields, model, max_tokens)
-    stream = _optional(fields, "stream", _BOOLEAN)
-    return msgspec.structs.replace(conversation, max_tokens=max_tokens, stream=stream is True)
+    try:
+        fields = _fields(body)
+        model = _model(fields)
+        max_tokens = _optional(fields, "max_tokens", _COUNT)
+        if max_tokens is None:
+            raise invalid("max_tokens", "Field required")
+        stream = _optional(fields, "stream", _BOOLEAN)
+        conversation = _conversation(fields, model, max_tokens)
+        return msgspec.structs.replace(conversation, max_tokens=max_tokens, stream=stream is True)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(body) from error
 
 
 def decode_count(body: bytes) -> Conversation:
     """The request of `POST /v1/messages/count_tokens`: the same, but without an answer's length or way."""
-    fields = _fields(body)
-    return _conversation(fields, _model(fields), None)
+    try:
+        fields = _fields(body)
+        return _conversation(fields, _model(fields), None)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(body) from error
+
+
+def _not_utf8(body: bytes) -> Fault:
+    """Raised late: strings are only decoded where they are read, and a check of its own would cost every request."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return Fault("invalid_request", f"The request body is not valid UTF-8 at byte {error.start}.")
+    return Fault("invalid_request", "The request body is not valid UTF-8.")
 
 
 def _fields(body: bytes) -> dict[str, msgspec.Raw]:
-    """The top-level fields, each as the JSON text that the client wrote."""
-    if body.startswith(_BYTE_ORDER_MARK):
-        body = body[len(_BYTE_ORDER_MARK) :]
+    """The top-level fields, each as the JSON text that the client wrote. All of it is valid JSON after this."""
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     if not body or body.isspace():
         raise Fault("invalid_request", "The request body is empty; a JSON object is required.")
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError as error:
-            raise Fault("invalid_request", f"The request body is not valid UTF-8 at byte {error.start}.") from error
-    body = mend_surrogates(body)
     try:
-        return _BODY.decode(body)
+        try:
+            return _BODY.decode(body)
+        except msgspec.DecodeError:
+            mended = mend_surrogates(body)
+            if mended is body:
+                raise
+            return _BODY.decode(mended)
     except msgspec.ValidationError as error:
         kind = kind_of(body.lstrip()[:1])
         raise Fault("invalid_request", f"The request body must be a JSON object, not {kind}.") from error
     except msgspec.DecodeError as error:
-        raise Fault("invalid_request", f"The request body is not valid JSON: {error}") from error
+        raise Fault("invalid_request", f"The request body is not valid JSON: {error}.") from error
     except RecursionError as error:
         problem = f"The request body is nested too deeply; at most {MAX_DEPTH} levels are supported."
         raise Fault("invalid_request", problem) from error
@@ -194,8 +208,9 @@ def _extras(fields: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     extras: dict[str, msgspec.Raw] = {}
     for name, raw in fields.items():
         if name in EXTRAS and not is_null(raw):
-            check_depth(bytes(raw), name)
-            extras[name] = raw.copy()
+            text = bytes(raw)
+            check_depth(text, name)
+            extras[name] = msgspec.Raw(text.decode())
     return extras
 
 

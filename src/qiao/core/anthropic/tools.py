@@ -17,6 +17,8 @@ from qiao.core.anthropic.json_text import check_depth, is_null, object_text
 from qiao.core.conversation import Tool, ToolChoice
 from qiao.core.fault import Fault, invalid
 
+_CUSTOM: Final = "custom"
+
 PLACEHOLDER: Final = "DeferredToolPlaceholder"
 """A deferred tool that Claude Code sends so that the list is never empty of deferred ones; nobody shall see it."""
 
@@ -97,11 +99,13 @@ class Toolbox:
 
     def _read(self, definition: wire.ToolDefinition, path: str) -> Tool | None:
         """The tool, or None for one that the model cannot or need not call."""
-        kind = definition.type or "custom"
+        kind = definition.type or _CUSTOM
+        is_placeholder = definition.name == PLACEHOLDER and definition.defer_loading
+        if kind == _CUSTOM and not is_placeholder and not definition.allowed_callers:
+            return _tool(definition, kind, path)
         if kind.startswith("tool_search_tool_"):
             self._loads_all = True
         is_optional = kind.startswith(("tool_search_tool_", "advisor_"))
-        is_placeholder = definition.name == PLACEHOLDER and bool(definition.defer_loading)
         if is_optional or is_placeholder or _is_for_code_only(definition):
             self._left_out.add(definition.name or kind)
             return None
@@ -114,13 +118,13 @@ def _is_for_code_only(definition: wire.ToolDefinition) -> bool:
 
 
 def _tool(definition: wire.ToolDefinition, kind: str, path: str) -> Tool:
-    builtin = builtin_tool(definition)
+    builtin = None if kind == _CUSTOM else builtin_tool(definition)
     if builtin is not None:
         name, description, parameters = definition.name or builtin.name, builtin.description, builtin.parameters
         if definition.max_characters:
             description += f" view shows at most {definition.max_characters} characters."
     else:
-        if kind != "custom" and (not definition.name or is_null(definition.input_schema)):
+        if kind != _CUSTOM and (not definition.name or is_null(definition.input_schema)):
             raise _unknown(kind, path)
         if not definition.name:
             raise invalid(f"{path}.name", "Field required")
@@ -128,7 +132,7 @@ def _tool(definition: wire.ToolDefinition, kind: str, path: str) -> Tool:
         parameters = object_text(definition.input_schema, f"{path}.input_schema")
     return Tool(
         name=name,
-        description=description + _examples(definition, path),
+        description=description + _examples(definition, path) if definition.input_examples else description,
         parameters=parameters,
         strict=definition.strict,
         deferred=bool(definition.defer_loading),
@@ -149,7 +153,7 @@ def _examples(definition: wire.ToolDefinition, path: str) -> str:
         text = bytes(example)
         check_depth(text, f"{path}.input_examples.{index}")
         examples.append(text.decode())
-    return "\n\nExamples of its input:\n" + "\n".join(examples) if examples else ""
+    return "\n\nExamples of its input:\n" + "\n".join(examples)
 
 
 def tool_choice(choice: wire.ToolChoice | None, tools: tuple[Tool, ...]) -> ToolChoice:
