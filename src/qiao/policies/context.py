@@ -1,0 +1,147 @@
+"""The context window: how long an answer may be, and the context edits that a client asks for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from qiao.core.conversation import (
+    ClearThinking,
+    ClearToolUses,
+    Edit,
+    Image,
+    Part,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+    Turn,
+)
+
+Turns = tuple[Turn, ...]
+
+CLEARED = "[old tool result cleared to save context]"
+
+# A rough rule for what an edit frees, reported to the client as such; the engine's own count is not at hand here.
+_CHARACTERS_PER_TOKEN = 4
+_TOKENS_PER_PICTURE = 1_500
+
+
+class AppliedEdit(msgspec.Struct, frozen=True):
+    """A context edit that was carried out. Tokens are estimated."""
+
+    kind: Literal["clear_thinking_20251015", "clear_tool_uses_20250919"]
+    cleared_input_tokens: int
+    cleared_thinking_turns: int = 0
+    cleared_tool_uses: int = 0
+
+
+def clamp_max_tokens(asked: int, window: int | None, max_output: int | None) -> tuple[int, tuple[str, ...]]:
+    """The limit of the answer in tokens, at least 1: not above what the model is good for, nor above the window less
+    one token of prompt. How much room the prompt leaves is for who has counted it."""
+    limits = [limit for limit in (max_output, window - 1 if window is not None else None) if limit is not None]
+    allowed = max(1, min([asked, *limits]))
+    if asked <= 0:
+        return 1, ("max_tokens: 0 asked, 1 sent to fill the cache",)
+    if allowed < asked:
+        return allowed, (f"max_tokens: {asked} asked, {allowed} possible",)
+    return allowed, ()
+
+
+def clamp_budget(budget: int | None, max_tokens: int) -> int | None:
+    """A thinking budget that leaves a quarter of the answer, where our own limit made it too large."""
+    if budget is None or budget < max_tokens:
+        return budget
+    return max(1, max_tokens * 3 // 4)
+
+
+def apply_edits(
+    turns: Turns, edits: tuple[Edit, ...] | None, input_tokens: int | None
+) -> tuple[Turns, tuple[AppliedEdit, ...]]:
+    """The context edits that a client asked for, in its order. `input_tokens`: the prompt's size, None to estimate."""
+    applied: list[AppliedEdit] = []
+    for edit in edits or ():
+        match edit:
+            case ClearThinking():
+                turns, done = _clear_thinking(turns, edit)
+            case ClearToolUses():
+                turns, done = _clear_tool_uses(turns, edit, input_tokens)
+        if done is not None:
+            applied.append(done)
+    return turns, tuple(applied)
+
+
+def estimate_tokens(turns: Turns) -> int:
+    """A rough count of the tokens in `turns`."""
+    return sum(_tokens(part) for turn in turns for part in turn.parts)
+
+
+def _clear_thinking(turns: Turns, edit: ClearThinking) -> tuple[Turns, AppliedEdit | None]:
+    if edit.keep is None:
+        return turns, None
+    thinking = [i for i, turn in enumerate(turns) if any(isinstance(part, Reasoning) for part in turn.parts)]
+    cleared = set(thinking[: len(thinking) - edit.keep] if edit.keep else thinking)
+    if not cleared:
+        return turns, None
+    freed = sum(_tokens(part) for i in cleared for part in turns[i].parts if isinstance(part, Reasoning))
+    result = tuple(
+        msgspec.structs.replace(turn, parts=tuple(part for part in turn.parts if not isinstance(part, Reasoning)))
+        if i in cleared
+        else turn
+        for i, turn in enumerate(turns)
+    )
+    return result, AppliedEdit("clear_thinking_20251015", freed, cleared_thinking_turns=len(cleared))
+
+
+def _clear_tool_uses(turns: Turns, edit: ClearToolUses, input_tokens: int | None) -> tuple[Turns, AppliedEdit | None]:
+    """Old results become a short note; calls and results stay in pairs, which templates insist on."""
+    calls = [part for turn in turns for part in turn.parts if isinstance(part, ToolCall)]
+    if edit.trigger_kind == "tool_uses":
+        reached = len(calls)
+    else:
+        reached = estimate_tokens(turns) if input_tokens is None else input_tokens
+    if reached <= edit.trigger:
+        return turns, None
+    old = calls[: len(calls) - edit.keep] if edit.keep else calls
+    ids = {call.id for call in old if call.name not in edit.exclude_tools}
+    ids -= {call.id for call in calls[len(calls) - edit.keep :]} if edit.keep else set()
+    freed = 0
+    cleared = 0
+    result: list[Turn] = []
+    for turn in turns:
+        parts: list[Part] = []
+        for part in turn.parts:
+            new = part
+            if isinstance(part, ToolResult) and part.call_id in ids and part.parts != (Text(CLEARED),):
+                new = msgspec.structs.replace(part, parts=(Text(CLEARED),))
+                cleared += 1
+            elif isinstance(part, ToolCall) and edit.clear_inputs and part.id in ids:
+                new = msgspec.structs.replace(part, arguments="{}")
+            freed += _tokens(part) - _tokens(new)
+            parts.append(new)
+        result.append(msgspec.structs.replace(turn, parts=tuple(parts)))
+    if not cleared or freed < (edit.clear_at_least or 0):
+        return turns, None
+    return tuple(result), AppliedEdit("clear_tool_uses_20250919", max(0, freed), cleared_tool_uses=cleared)
+
+
+def _tokens(part: Part) -> int:
+    match part:
+        case Text() | Reasoning():
+            return len(part.text) // _CHARACTERS_PER_TOKEN
+        case ToolCall():
+            return len(part.arguments) // _CHARACTERS_PER_TOKEN
+        case Image():
+            return _TOKENS_PER_PICTURE
+        case ToolResult():
+            return sum(
+                _TOKENS_PER_PICTURE if isinstance(block, Image) else len(_text(block)) // _CHARACTERS_PER_TOKEN
+                for block in part.parts
+            )
+        case _:
+            return 0
+
+
+def _text(block: object) -> str:
+    return block.text if isinstance(block, Text) else ""

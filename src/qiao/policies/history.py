@@ -1,0 +1,264 @@
+"""A history that every chat template takes: alternating turns, calls and results in pairs, nothing empty.
+
+Clients cut turns short, drop halves of a pair, repeat ids, and send empty blocks; an engine answers such a history with
+a 400 that comes back with every later turn. Every mend here depends on what stands before it only, so that a mended
+history of turn n+1 still begins with the mended history of turn n.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from qiao.core.conversation import (
+    Document,
+    Image,
+    Part,
+    Reasoning,
+    ResultPart,
+    Text,
+    ToolCall,
+    ToolReference,
+    ToolResult,
+    Turn,
+)
+
+Turns = tuple[Turn, ...]
+
+NO_CONTENT = "(no content)"
+NO_OUTPUT = "(no output)"
+NO_RESULT = "(no result: the call was interrupted)"
+_ORPHAN = "(result of a tool call that is not in this conversation)"
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Exchange:
+    """An assistant turn (None before the first) and all that was said to it until the next one."""
+
+    def __init__(self, assistant: list[Part] | None) -> None:
+        self.assistant = assistant
+        self.replies: list[Turn] = []
+
+
+class _Ids:
+    """Makes call ids unique, forward only: the k-th use of an id gets the suffix `_k`, a missing one its number."""
+
+    def __init__(self) -> None:
+        self._uses: dict[str, int] = {}
+        self._taken: set[str] = set()
+        self._calls = 0
+        self.changed = 0
+
+    def unique(self, original: str) -> str:
+        self._calls += 1
+        base = original or f"call_{self._calls}"
+        use = self._uses.get(base, 0) + 1
+        candidate = base if use == 1 else f"{base}_{use}"
+        while candidate in self._taken:
+            use += 1
+            candidate = f"{base}_{use}"
+        self._uses[base] = use
+        self._taken.add(candidate)
+        self.changed += candidate != original
+        return candidate
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self.synthetic = 0
+        self.orphans = 0
+        self.arguments = 0
+
+
+def heal(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
+    """The history mended, and a note for every kind of mend.
+
+    * Neighbours of the same role become one turn; blank texts go, a turn with nothing left says "(no content)".
+    * Results follow their calls at once, in the order of the calls; a call without a result gets one that says so, a
+      result without a call becomes the user's words.
+    * Ids are unique and never missing; arguments are JSON objects; an error says that it is one.
+    * An empty assistant turn at the end is no prefill and goes.
+    """
+    ids = _Ids()
+    counts = _Counts()
+    exchanges = _exchanges(turns)
+    healed: list[Turn] = []
+    if not exchanges[0].replies and len(exchanges) > 1:
+        # Templates that look for the user's query raise without any (Qwen3.5: "No user query found").
+        healed.append(Turn("user", (Text(NO_CONTENT),)))
+    for exchange in exchanges:
+        calls = _calls_of(exchange, ids, counts, healed, is_last=exchange is exchanges[-1])
+        healed.extend(_replies(calls, exchange.replies, counts))
+    if not healed:
+        healed.append(Turn("user", (Text(NO_CONTENT),)))
+    notes = []
+    if ids.changed:
+        notes.append(f"history: {ids.changed} call ids made unique")
+    if counts.synthetic:
+        notes.append(f"history: {counts.synthetic} calls without a result got one")
+    if counts.orphans:
+        notes.append(f"history: {counts.orphans} results without a call kept as text")
+    if counts.arguments:
+        notes.append(f"history: {counts.arguments} calls had arguments that are no JSON object")
+    return tuple(healed), tuple(notes)
+
+
+def _exchanges(turns: Turns) -> list[_Exchange]:
+    """The history cut before every assistant turn. Assistant neighbours become one, blank parts go."""
+    exchanges = [_Exchange(None)]
+    for turn in turns:
+        last = exchanges[-1]
+        parts = [clean for part in turn.parts if (clean := _clean(part, turn.role)) is not None]
+        if turn.role != "assistant":
+            if parts or turn.role == "user":
+                last.replies.append(msgspec.structs.replace(turn, parts=tuple(parts)))
+        elif last.assistant is None or last.replies:
+            exchanges.append(_Exchange(parts))
+        else:
+            _join(last.assistant, parts)
+    return exchanges
+
+
+def _join(first: list[Part], second: list[Part]) -> None:
+    """Assistant texts of two turns get the blank line that their pieces within one turn do not get."""
+    has_text = any(isinstance(part, Text) for part in first)
+    for part in second:
+        if has_text and isinstance(part, Text):
+            first.append(Text(f"\n\n{part.text}"))
+            has_text = False
+        else:
+            first.append(part)
+
+
+def _clean(part: Part, role: str) -> Part | None:
+    """The part, if it says anything, in a form that `role` may say."""
+    match part:
+        case Text():
+            return part if part.text.strip() else None
+        case Reasoning():
+            if not part.text.strip():
+                return None
+            return part if role == "assistant" else Text(part.text)
+        case ToolCall():
+            return part if role == "assistant" else Text(f"[tool call: {part.name} {part.arguments}]")
+        case ToolResult():
+            if role == "user":
+                return part
+            words = "\n\n".join(text for block in part.parts if (text := _words(block)).strip())
+            return Text(words) if words else None
+        case Image() | Document():
+            return part if role == "user" else Text(_words(part))
+
+
+def _words(block: ResultPart) -> str:
+    match block:
+        case Text():
+            return block.text
+        case Image():
+            return f"[image: {block.media_type or block.url or 'no data'}]"
+        case Document():
+            return f"[document: {block.title or block.media_type}]"
+        case ToolReference():
+            return f"[tool: {block.name}]"
+
+
+def _calls_of(
+    exchange: _Exchange, ids: _Ids, counts: _Counts, healed: list[Turn], *, is_last: bool
+) -> list[tuple[str, ToolCall]]:
+    """Writes the assistant turn to `healed`; its calls as (id in the client's history, call as it is sent)."""
+    if exchange.assistant is None:
+        return []
+    calls: list[tuple[str, ToolCall]] = []
+    parts: list[Part] = []
+    for part in exchange.assistant:
+        if isinstance(part, ToolCall):
+            arguments = _object(part.arguments)
+            counts.arguments += arguments is not part.arguments
+            call = msgspec.structs.replace(part, id=ids.unique(part.id), arguments=arguments)
+            calls.append((part.id, call))
+            parts.append(call)
+        else:
+            parts.append(part)
+    says_something = calls or any(isinstance(part, Text) for part in parts)
+    if is_last and not exchange.replies and not says_something:
+        return []
+    healed.append(Turn("assistant", tuple(parts) or (Text(NO_CONTENT),)))
+    return calls
+
+
+def _object(arguments: str) -> str:
+    """The same text where it is the JSON of an object; else an object that holds what was there."""
+    try:
+        _OBJECT.decode(arguments)
+    except msgspec.ValidationError:
+        return f'{{"input":{arguments}}}'
+    except (msgspec.DecodeError, RecursionError):
+        if not arguments.strip():
+            return "{}"
+        return f'{{"input":{msgspec.json.encode(arguments).decode()}}}'
+    return arguments
+
+
+def _replies(calls: list[tuple[str, ToolCall]], replies: list[Turn], counts: _Counts) -> list[Turn]:
+    """What follows an assistant turn: the results in call order, then all else in its own order."""
+    found = [part for turn in replies for part in turn.parts if isinstance(part, ToolResult)]
+    used: set[int] = set()
+    current: list[Part] = []
+    for original, call in calls:
+        position = next((i for i, part in enumerate(found) if i not in used and part.call_id == original), None)
+        if position is None:
+            counts.synthetic += 1
+            current.append(ToolResult(call.id, (Text(NO_RESULT),)))
+        else:
+            used.add(position)
+            current.append(_settled(found[position], call.id))
+    result: list[Turn] = []
+    position = 0
+    for turn in replies:
+        parts: list[Part] = []
+        for part in turn.parts:
+            if not isinstance(part, ToolResult):
+                parts.append(part)
+                continue
+            if position not in used:
+                counts.orphans += 1
+                parts.extend(_orphan(part))
+            position += 1
+        if turn.role == "user":
+            current.extend(parts)
+            continue
+        if current:
+            result.append(Turn("user", tuple(current)))
+            current = []
+        if result and result[-1].role == "system":
+            parts = [*result.pop().parts, *parts]
+        result.append(Turn("system", tuple(parts)))
+    if current:
+        result.append(Turn("user", tuple(current)))
+    if not result and replies:
+        result.append(Turn("user", (Text(NO_CONTENT),)))
+    return result
+
+
+def _settled(result: ToolResult, call_id: str) -> ToolResult:
+    """A result that says something, and says that it is an error in words: the protocol has no field for it."""
+    parts = tuple(part for part in result.parts if not (isinstance(part, Text) and not part.text.strip()))
+    if not parts:
+        parts = (Text(NO_OUTPUT),)
+    if result.is_error:
+        first = parts[0]
+        if not isinstance(first, Text):
+            parts = (Text("Error:"), *parts)
+        elif not first.text.lstrip().lower().startswith(("error", "<tool_use_error>")):
+            parts = (Text(f"Error: {first.text}"), *parts[1:])
+    return ToolResult(call_id, parts)
+
+
+def _orphan(result: ToolResult) -> list[Part]:
+    parts: list[Part] = [Text(_ORPHAN)]
+    for block in result.parts:
+        if isinstance(block, Image | Document):
+            parts.append(block)
+        elif (words := _words(block)).strip():
+            parts.append(Text(words))
+    return parts

@@ -1,0 +1,150 @@
+"""From what a client asked to what a particular engine and model can be asked: all policies, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from types import MappingProxyType
+from typing import Literal
+
+import msgspec
+
+from qiao.core.conversation import Conversation
+from qiao.core.openai.target import Target
+from qiao.policies import blocks, context, history, prefix, sampling, tools
+from qiao.policies.context import AppliedEdit
+from qiao.policies.prefix import SideText
+from qiao.profiles import Profile
+from qiao.profiles.profile import Resend
+
+Quirk = Literal["system_first", "text_only"]
+"""What a live upstream taught by refusing: system turns only at the head; no pictures."""
+
+_NO_DOCUMENTS: Mapping[str, str] = MappingProxyType({})
+
+# An engine that is not spoken to by the OpenAI protocol (llama.cpp's /completion): any number of stop strings, and it
+# tells which one matched; no template variables.
+_OTHER_PROTOCOL = Target(model="", stop_limit=None, template_kwargs=False)
+
+
+class Switches(msgspec.Struct, frozen=True):
+    """Choices of the person who runs the gateway.
+
+    * `side_text`: where text beside tool results goes, see `prefix.place_side_text`.
+    * `reasoning`: what becomes of the reasoning of earlier turns; None: as the profile says.
+    """
+
+    side_text: SideText = "result"
+    reasoning: Resend | None = None
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A conversation that is fit to be encoded, and what its answer needs.
+
+    * `notes`: what was changed, for the record; one sentence each, the subject first.
+    * `scan_stops`: stop strings that the gateway has to find in the text itself.
+    * `one_call`: the answer ends after its first tool call.
+    * `warm_only`: the client asked for no answer (`max_tokens: 0`); what the engine says is dropped.
+    * `applied_edits`: context edits that were carried out.
+    """
+
+    conversation: Conversation
+    notes: tuple[str, ...] = ()
+    scan_stops: tuple[str, ...] = ()
+    one_call: bool = False
+    warm_only: bool = False
+    applied_edits: tuple[AppliedEdit, ...] = ()
+
+
+def prepare(
+    conversation: Conversation,
+    profile: Profile,
+    *,
+    target: Target | None = None,
+    window: int | None = None,
+    documents: Mapping[str, str] = _NO_DOCUMENTS,
+    switches: Switches = Switches(),  # noqa: B008 - frozen
+    quirks: Set[Quirk] = frozenset(),
+    input_tokens: int | None = None,
+) -> Prepared:
+    """Everything that has to be decided before the request is written. Never raises.
+
+    `target`: the engine, None for one that is not spoken to by the OpenAI protocol. `window`: the model's context in tokens, None if unknown. `documents`: text by `blocks.document_key` of what
+    `blocks.documents_needed` named. `quirks`: what this upstream has refused before. `input_tokens`: the prompt's
+    size for context edits, None to estimate.
+    """
+    notes: list[str] = []
+    target = target or _OTHER_PROTOCOL
+    resend = switches.reasoning or profile.resend
+    if profile.reasoning == "none":
+        resend = "drop"
+    turns, applied = context.apply_edits(conversation.turns, conversation.edits, input_tokens)
+    turns = _readable(turns, conversation, profile, documents, quirks, resend, notes)
+    turns = _placed(turns, profile, quirks, switches, notes)
+    listed, choice, said = tools.offer(conversation)
+    notes += said
+    schema, head, said = sampling.settle_schema(conversation, has_tools=bool(listed))
+    notes += said
+    max_tokens, said = context.clamp_max_tokens(conversation.max_tokens, window, profile.max_output)
+    notes += said
+    stops, scan_stops = sampling.divide_stops(conversation.stop, target)
+    settled = msgspec.structs.replace(
+        conversation,
+        turns=turns,
+        system=(*conversation.system, *head),
+        tools=listed,
+        tool_choice=choice,
+        max_tokens=max_tokens,
+        stop=stops,
+        output_schema=schema,
+    )
+    thinking, kwargs, said = sampling.decide_thinking(settled, profile, target)
+    notes += said
+    kwargs |= sampling.resend_kwargs(resend, profile, target)
+    thinking = msgspec.structs.replace(thinking, budget=context.clamp_budget(thinking.budget, max_tokens))
+    extras = sampling.merge_template_kwargs(conversation.extras, kwargs)
+    return Prepared(
+        msgspec.structs.replace(settled, thinking=thinking, extras=extras),
+        notes=tuple(notes),
+        scan_stops=scan_stops,
+        one_call=bool(listed) and not choice.parallel,
+        warm_only=conversation.max_tokens <= 0,
+        applied_edits=applied,
+    )
+
+
+def _readable(
+    turns: blocks.Turns,
+    conversation: Conversation,
+    profile: Profile,
+    documents: Mapping[str, str],
+    quirks: Set[Quirk],
+    resend: Resend,
+    notes: list[str],
+) -> blocks.Turns:
+    """Only blocks that this model can read."""
+    turns, said = blocks.place_documents(turns, documents)
+    notes += said
+    if profile.images is False or "text_only" in quirks:
+        turns, said = blocks.note_images(turns)
+        notes += said
+    turns, said = tools.expand_references(turns, conversation.tools)
+    notes += said
+    if resend == "drop":
+        turns, said = prefix.drop_reasoning(turns)
+        notes += said
+    return turns
+
+
+def _placed(
+    turns: blocks.Turns, profile: Profile, quirks: Set[Quirk], switches: Switches, notes: list[str]
+) -> blocks.Turns:
+    """Every turn where the template takes it. Pairs come first: what is folded or moved hangs on them."""
+    turns, said = history.heal(turns)
+    notes += said
+    if not profile.system_in_place or "system_first" in quirks:
+        turns, said = prefix.fold_system(turns)
+        notes += said
+    turns = prefix.place_side_text(turns, switches.side_text)
+    turns, said = blocks.lift_images(turns)
+    notes += said
+    return turns
