@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 VENV := .venv
 TEST_VENV := .venv-test
+OLD_SDK_VENV := .venv-anthropic-0
+TYPESCRIPT := tests/integration/ts
 STAMPS := .stamps
 PIP_FLAGS := --disable-pip-version-check --quiet --require-hashes
 
@@ -33,7 +35,23 @@ $(STAMPS)/test: requirements/run.txt requirements/build.txt requirements/test.tx
 	@$(TEST_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@mkdir -p $(STAMPS) && touch $@
 
-test: $(STAMPS)/test check ## all tests that need no GPU (real SDKs, real Claude Code, embedded engine)
+# An older SDK of Anthropic, beside the newest one in $(TEST_VENV).
+$(STAMPS)/anthropic-0: requirements/anthropic-0.txt
+	@echo "setup: installing into $(OLD_SDK_VENV)" >&2
+	@test -x $(OLD_SDK_VENV)/bin/python || $(PYTHON) -m venv $(OLD_SDK_VENV)
+	@$(OLD_SDK_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/anthropic-0.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/typescript: $(TYPESCRIPT)/package-lock.json
+	@if command -v npm >/dev/null; then \
+	  echo "setup: installing into $(TYPESCRIPT)/node_modules" >&2; \
+	  npm ci --prefix $(TYPESCRIPT) --ignore-scripts --no-audit --no-fund --silent; \
+	else \
+	  echo "setup: npm is not installed, the TypeScript SDK will not be tested" >&2; \
+	fi
+	@mkdir -p $(STAMPS) && touch $@
+
+test: $(STAMPS)/test $(STAMPS)/anthropic-0 $(STAMPS)/typescript check ## all tests that need no GPU (real SDKs, real Claude Code, embedded engine)
 	@$(TEST_VENV)/bin/python -m pytest -m "not live"
 
 check: lint types architecture ## lint, types, architecture
@@ -55,7 +73,7 @@ bench: $(STAMPS)/test ## measure the gateway and the embedded engine beside the 
 	@$(TEST_VENV)/bin/python -m bench
 
 lock: $(STAMPS)/lock-tool ## renew the hashed requirement files (no URL, no host in them)
-	@for name in run test build; do \
+	@for name in run test build anthropic-0; do \
 	  source=$$([ $$name = run ] && echo pyproject.toml || echo requirements/$$name.in); \
 	  extra=$$([ $$name = test ] && echo "--constraint requirements/run.txt" || true); \
 	  .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
@@ -67,4 +85,4 @@ $(STAMPS)/lock-tool:
 	@mkdir -p $(STAMPS) && touch $@
 
 clean: ## remove what make created
-	@rm -rf $(VENV) $(TEST_VENV) .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,7 +18,7 @@ TOOL = {
 def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     """The result of one request; None for a method that is not known."""
     if method == "initialize":
-        capabilities = {"tools": {}}
+        capabilities: dict[str, Any] = {"tools": {}}
         version = params.get("protocolVersion", "2025-06-18")
         server = {"name": "people", "version": "1"}
         return {"protocolVersion": version, "capabilities": capabilities, "serverInfo": server}
