@@ -20,7 +20,7 @@ import struct
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,15 @@ class FakeEngine:
     def chats(self) -> list[Recorded]:
         """The requests for an answer, in order."""
         return [request for request in self.requests if request.path == "/v1/chat/completions"]
+
+    def wait_until(self, done: Callable[[Recorded], bool], limit: float = 5.0) -> Recorded:
+        """The last request for an answer, as soon as `done` holds for it. For tests outside the engine's own loop."""
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            if self.chats and done(self.chats[-1]):
+                return self.chats[-1]
+            time.sleep(0.005)
+        raise AssertionError(f"not within {limit} s: {self.chats[-1:]}")
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=LARGEST_BODY, middlewares=[self._plain_errors, self._recorded])
