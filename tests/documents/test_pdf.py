@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qiao.documents.pdf import BROKEN, ENCRYPTED, Limits, PdfTexts, TextCache, extract_text
+from qiao.documents.pdf import BROKEN, ENCRYPTED, Limits, PdfReader, TextCache, extract_text
 from tests.documents.pdf_files import pdf
 
 
@@ -147,18 +147,18 @@ def test_cache_never_outgrows_its_bound(puts: list[tuple[bytes, str]]) -> None:
 
 
 async def test_the_same_file_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = PdfTexts()
+    texts = PdfReader()
     data = encoded(pdf("some words"))
-    first, second = await asyncio.gather(texts.read(data), texts.read(data))
+    first, second = await asyncio.gather(texts.text(data), texts.text(data))
     assert first == second == "--- page 1 of 1 ---\nsome words"
     monkeypatch.setattr("qiao.documents.pdf.extract_text", None)
-    assert await texts.read(data) == first
+    assert await texts.text(data) == first
 
 
 async def test_a_cancelled_reader_does_not_spoil_the_other() -> None:
-    texts = PdfTexts()
+    texts = PdfReader()
     data = encoded(pdf(*["words"] * 30))
-    one, other = asyncio.create_task(texts.read(data)), asyncio.create_task(texts.read(data))
+    one, other = asyncio.create_task(texts.text(data)), asyncio.create_task(texts.text(data))
     await asyncio.sleep(0.001)
     one.cancel()
     assert "page 30 of 30" in await other
@@ -168,12 +168,12 @@ async def test_a_cancelled_reader_does_not_spoil_the_other() -> None:
 
 @pytest.mark.parametrize("sent", ["", "%%%", "AAA", encoded(b"no pdf"), "ä"])
 async def test_what_is_no_base64_of_a_pdf(sent: str) -> None:
-    assert await PdfTexts().read(sent) == BROKEN
+    assert await PdfReader().text(sent) == BROKEN
 
 
 async def test_close_leaves_nothing_running() -> None:
-    texts = PdfTexts(limits=Limits(seconds=0.2))
-    reading = asyncio.create_task(texts.read(encoded(pdf(b"BT /F1 12 Tf " + b"(x) Tj " * 100_000 + b"ET"))))
+    texts = PdfReader(limits=Limits(seconds=0.2))
+    reading = asyncio.create_task(texts.text(encoded(pdf(b"BT /F1 12 Tf " + b"(x) Tj " * 100_000 + b"ET"))))
     await asyncio.sleep(0.05)
     await texts.close()
     with pytest.raises(asyncio.CancelledError):

@@ -1,6 +1,6 @@
 """The words of a PDF, for a model that reads text: bounded in pages, characters and time, never an exception.
 
-Clients send the same file again with every turn, so texts are kept (`PdfTexts`) under the hash of what was sent.
+Clients send the same file again with every turn, so texts are kept (`PdfReader`) under the hash of what was sent.
 pypdf is imported at first use: importing it takes an eighth of a second.
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from pypdf import PdfReader
+    import pypdf
 
 # What pypdf raises for broken files beside its own errors: it reads attributes of whatever object it finds.
 _BROKEN_FILE_ERRORS: tuple[type[Exception], ...] = (
@@ -57,7 +57,7 @@ class _OutOfTimeError(Exception):
 def extract_text(data: bytes, limits: Limits | None = None) -> str:
     """The text of the PDF in `data`, each page under `--- page 1 of 3 ---`; what is missing is said in brackets.
 
-    Takes the CPU for up to `limits.seconds`: call it in a thread (`PdfTexts.read` does).
+    Takes the CPU for up to `limits.seconds`: call it in a thread (`PdfReader.text` does).
     """
     import pypdf
     import pypdf.errors
@@ -81,7 +81,7 @@ def extract_text(data: bytes, limits: Limits | None = None) -> str:
         return BROKEN
 
 
-def _pages(reader: PdfReader, within: Limits, page_errors: tuple[type[Exception], ...]) -> str:
+def _pages(reader: pypdf.PdfReader, within: Limits, page_errors: tuple[type[Exception], ...]) -> str:
     total = len(reader.pages)
     deadline = time.monotonic() + within.seconds
 
@@ -152,7 +152,7 @@ class TextCache:
             self.size -= _weight(oldest)
 
 
-class PdfTexts:
+class PdfReader:
     """Reads PDFs in threads, `at_once` at a time, and remembers their texts."""
 
     def __init__(self, *, limits: Limits | None = None, cache_bytes: int = 16 * 2**20, at_once: int = 2) -> None:
@@ -161,7 +161,7 @@ class PdfTexts:
         self._slots = asyncio.Semaphore(at_once)
         self._running: dict[bytes, asyncio.Task[str]] = {}
 
-    async def read(self, encoded: str) -> str:
+    async def text(self, encoded: str) -> str:
         """The text of a PDF in base64, as the Messages API carries it. Never raises for what is in the file."""
         key = await asyncio.to_thread(_key, encoded)
         known = self._cache.get(key)
