@@ -18,6 +18,7 @@ from qiao.core.conversation import (
     Part,
     ResultPart,
     Text,
+    ToolReference,
     ToolResult,
     Turn,
 )
@@ -28,6 +29,17 @@ Turns = tuple[Turn, ...]
 def document_key(document: Document) -> str:
     """The key of a document's text in `documents`: SHA-256, in hex, of its base64 text."""
     return hashlib.sha256(document.data.encode()).hexdigest()
+
+
+def kinds(turns: Turns) -> set[type]:
+    """The kinds of parts and blocks that occur, so that a step with nothing to do is not walked through."""
+    found: set[type] = set()
+    for turn in turns:
+        for part in turn.parts:
+            found.add(type(part))
+            if type(part) is ToolResult:
+                found.update(map(type, part.parts))
+    return found
 
 
 def documents_needed(conversation: Conversation) -> tuple[Document, ...]:
@@ -120,22 +132,22 @@ def _has_image(part: Part) -> bool:
 
 
 def _map_blocks(turns: Turns, replace: Callable[[ResultPart], ResultPart]) -> Turns:
-    """`replace` applied to every block, also inside results; turns that do not change stay the same objects."""
+    """`replace` applied to every text, picture and document, also inside results; unchanged turns are not copied."""
     result: list[Turn] = []
     for turn in turns:
         parts: list[Part] = []
         for part in turn.parts:
-            if isinstance(part, ToolResult):
-                inner = tuple(replace(block) for block in part.parts)
-                parts.append(part if inner == part.parts else msgspec.structs.replace(part, parts=inner))
-            elif isinstance(part, Text | Image | Document):
-                replaced = replace(part)
-                assert isinstance(replaced, Text | Image | Document)
-                parts.append(replaced)
-            else:
-                parts.append(part)
-        same = all(new is old for new, old in zip(parts, turn.parts, strict=True))
-        result.append(turn if same else msgspec.structs.replace(turn, parts=tuple(parts)))
+            match part:
+                case ToolResult():
+                    inner = tuple(replace(block) for block in part.parts)
+                    parts.append(part if inner == part.parts else msgspec.structs.replace(part, parts=inner))
+                case Text() | Image() | Document():
+                    replaced = replace(part)
+                    assert not isinstance(replaced, ToolReference)
+                    parts.append(replaced)
+                case _:
+                    parts.append(part)
+        result.append(turn if tuple(parts) == turn.parts else msgspec.structs.replace(turn, parts=tuple(parts)))
     return tuple(result)
 
 

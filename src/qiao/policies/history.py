@@ -7,6 +7,8 @@ history of turn n+1 still begins with the mended history of turn n.
 
 from __future__ import annotations
 
+from collections import Counter, deque
+
 import msgspec
 
 from qiao.core.conversation import (
@@ -15,6 +17,7 @@ from qiao.core.conversation import (
     Part,
     Reasoning,
     ResultPart,
+    Role,
     Text,
     ToolCall,
     ToolReference,
@@ -28,6 +31,9 @@ NO_CONTENT = "(no content)"
 NO_OUTPUT = "(no output)"
 NO_RESULT = "(no result: the call was interrupted)"
 _ORPHAN = "(result of a tool call that is not in this conversation)"
+
+# How results begin that call themselves an error; Claude Code wraps its own in the tag.
+_SAYS_ERROR = ("error", "<tool_use_error>")
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -111,7 +117,7 @@ def _exchanges(turns: Turns) -> list[_Exchange]:
         parts = [clean for part in turn.parts if (clean := _clean(part, turn.role)) is not None]
         if turn.role != "assistant":
             if parts or turn.role == "user":
-                last.replies.append(msgspec.structs.replace(turn, parts=tuple(parts)))
+                last.replies.append(Turn(turn.role, tuple(parts)))
         elif last.assistant is None or last.replies:
             exchanges.append(_Exchange(parts))
         else:
@@ -134,9 +140,9 @@ def _clean(part: Part, role: str) -> Part | None:
     """The part, if it says anything, in a form that `role` may say."""
     match part:
         case Text():
-            return part if part.text.strip() else None
+            return None if _is_blank(part.text) else part
         case Reasoning():
-            if not part.text.strip():
+            if _is_blank(part.text):
                 return None
             return part if role == "assistant" else Text(part.text)
         case ToolCall():
@@ -148,6 +154,11 @@ def _clean(part: Part, role: str) -> Part | None:
             return Text(words) if words else None
         case Image() | Document():
             return part if role == "user" else Text(_words(part))
+
+
+def _is_blank(text: str) -> bool:
+    """Without the copy that `strip` makes of a long text."""
+    return not text or text.isspace()
 
 
 def _words(block: ResultPart) -> str:
@@ -174,7 +185,7 @@ def _calls_of(
         if isinstance(part, ToolCall):
             arguments = _object(part.arguments)
             counts.arguments += arguments is not part.arguments
-            call = msgspec.structs.replace(part, id=ids.unique(part.id), arguments=arguments)
+            call = ToolCall(ids.unique(part.id), part.name, arguments)
             calls.append((part.id, call))
             parts.append(call)
         else:
@@ -201,57 +212,58 @@ def _object(arguments: str) -> str:
 
 def _replies(calls: list[tuple[str, ToolCall]], replies: list[Turn], counts: _Counts) -> list[Turn]:
     """What follows an assistant turn: the results in call order, then all else in its own order."""
-    found = [part for turn in replies for part in turn.parts if isinstance(part, ToolResult)]
-    used: set[int] = set()
-    current: list[Part] = []
-    for original, call in calls:
-        position = next((i for i, part in enumerate(found) if i not in used and part.call_id == original), None)
-        if position is None:
-            counts.synthetic += 1
-            current.append(ToolResult(call.id, (Text(NO_RESULT),)))
-        else:
-            used.add(position)
-            current.append(_settled(found[position], call.id))
-    result: list[Turn] = []
-    position = 0
+    waiting: dict[str, deque[ToolResult]] = {}
     for turn in replies:
-        parts: list[Part] = []
+        for part in turn.parts:
+            if isinstance(part, ToolResult):
+                waiting.setdefault(part.call_id, deque()).append(part)
+    first: list[Part] = []
+    for original, call in calls:
+        if queue := waiting.get(original):
+            first.append(_settled(queue.popleft(), call.id))
+        else:
+            counts.synthetic += 1
+            first.append(ToolResult(call.id, (Text(NO_RESULT),)))
+    # The first results of an id were taken; as many are passed over on the way through the turns.
+    taken = Counter(original for original, _ in calls)
+    groups: list[tuple[Role, list[Part]]] = [("user", first)]
+    for turn in replies:
+        parts = _group(groups, turn.role)
         for part in turn.parts:
             if not isinstance(part, ToolResult):
                 parts.append(part)
-                continue
-            if position not in used:
+            elif taken[part.call_id] > 0:
+                taken[part.call_id] -= 1
+            else:
                 counts.orphans += 1
-                parts.extend(_orphan(part))
-            position += 1
-        if turn.role == "user":
-            current.extend(parts)
-            continue
-        if current:
-            result.append(Turn("user", tuple(current)))
-            current = []
-        if result and result[-1].role == "system":
-            parts = [*result.pop().parts, *parts]
-        result.append(Turn("system", tuple(parts)))
-    if current:
-        result.append(Turn("user", tuple(current)))
+                parts += _orphan(part)
+    result = [Turn(role, tuple(parts)) for role, parts in groups if parts]
     if not result and replies:
         result.append(Turn("user", (Text(NO_CONTENT),)))
     return result
 
 
+def _group(groups: list[tuple[Role, list[Part]]], role: Role) -> list[Part]:
+    """The last group, if it is of `role`, else a new one; an empty one does not part its neighbours."""
+    if not groups[-1][1] and groups[-1][0] != role:
+        groups.pop()
+    if not groups or groups[-1][0] != role:
+        groups.append((role, []))
+    return groups[-1][1]
+
+
 def _settled(result: ToolResult, call_id: str) -> ToolResult:
     """A result that says something, and says that it is an error in words: the protocol has no field for it."""
-    parts = tuple(part for part in result.parts if not (isinstance(part, Text) and not part.text.strip()))
+    parts = [part for part in result.parts if not (isinstance(part, Text) and _is_blank(part.text))]
     if not parts:
-        parts = (Text(NO_OUTPUT),)
+        parts.append(Text(NO_OUTPUT))
     if result.is_error:
         first = parts[0]
         if not isinstance(first, Text):
-            parts = (Text("Error:"), *parts)
-        elif not first.text.lstrip().lower().startswith(("error", "<tool_use_error>")):
-            parts = (Text(f"Error: {first.text}"), *parts[1:])
-    return ToolResult(call_id, parts)
+            parts.insert(0, Text("Error:"))
+        elif not first.text[:64].lstrip().lower().startswith(_SAYS_ERROR):
+            parts[0] = Text(f"Error: {first.text}")
+    return ToolResult(call_id, tuple(parts))
 
 
 def _orphan(result: ToolResult) -> list[Part]:

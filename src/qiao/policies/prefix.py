@@ -29,28 +29,26 @@ def fold_system(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
     """
     folded = 0
     result: list[Turn] = []
-    waiting: list[Part] = []
+    current: list[Part] = []
     for turn in turns:
-        if turn.role == "system":
-            folded += 1
-            reminder = Text(_reminder(turn))
-            if result and result[-1].role == "user":
-                result[-1] = _appended(result[-1], reminder)
-            else:
-                waiting.append(reminder)
-            continue
-        if turn.role == "user":
-            if result and result[-1].role == "user":
-                result[-1] = Turn("user", (*result[-1].parts, *turn.parts))
-                continue
-            turn = Turn("user", (*waiting, *turn.parts)) if waiting else turn
-            waiting = []
-        elif waiting:
-            result.append(Turn("user", tuple(waiting)))
-            waiting = []
-        result.append(turn)
-    if waiting:
-        result.append(Turn("user", tuple(waiting)))
+        match turn.role:
+            case "user":
+                current += turn.parts
+            case "system":
+                folded += 1
+                reminder = Text(_reminder(turn))
+                last = current[-1] if current else None
+                if isinstance(last, ToolResult):
+                    current[-1] = msgspec.structs.replace(last, parts=(*last.parts, reminder))
+                else:
+                    current.append(reminder)
+            case "assistant":
+                if current:
+                    result.append(Turn("user", tuple(current)))
+                    current = []
+                result.append(turn)
+    if current:
+        result.append(Turn("user", tuple(current)))
     return tuple(result), ((f"system: {folded} turns folded into their neighbours",) if folded else ())
 
 
@@ -71,11 +69,12 @@ def drop_reasoning(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
     dropped = 0
     result: list[Turn] = []
     for turn in turns:
-        kept = tuple(part for part in turn.parts if not isinstance(part, Reasoning))
-        if len(kept) != len(turn.parts):
+        kept = [part for part in turn.parts if not isinstance(part, Reasoning)]
+        if len(kept) == len(turn.parts):
+            result.append(turn)
+        else:
             dropped += 1
-            turn = msgspec.structs.replace(turn, parts=kept)
-        result.append(turn)
+            result.append(Turn(turn.role, tuple(kept)))
     return tuple(result), ((f"reasoning: dropped from {dropped} earlier turns",) if dropped else ())
 
 
@@ -84,23 +83,22 @@ def _reminder(turn: Turn) -> str:
     return text if text.lstrip().startswith(_OPEN) else f"{_OPEN}\n{text}\n{_CLOSE}"
 
 
-def _appended(turn: Turn, text: Text) -> Turn:
-    last = turn.parts[-1]
-    if isinstance(last, ToolResult):
-        return Turn("user", (*turn.parts[:-1], msgspec.structs.replace(last, parts=(*last.parts, text))))
-    return Turn("user", (*turn.parts, text))
-
-
 def _side_text_moved(turn: Turn, mode: SideText) -> Turn:
+    if not isinstance(turn.parts[0], ToolResult) or isinstance(turn.parts[-1], ToolResult):
+        # A mended turn has its results first: no results, or nothing beside them.
+        return turn
     results = [part for part in turn.parts if isinstance(part, ToolResult)]
     rest = [part for part in turn.parts if not isinstance(part, ToolResult)]
-    if not results or not rest or any(isinstance(part, Image) for part in rest):
+    if any(isinstance(part, Image) for part in rest):
         return turn
-    moved = [part for part in rest if isinstance(part, Text) and (mode == "result" or _is_reminder(part))]
-    if not moved:
-        return turn
+    moved: list[Text] = []
+    kept: list[Part] = []
+    for part in rest:
+        if isinstance(part, Text) and (mode == "result" or _is_reminder(part)):
+            moved.append(part)
+        else:
+            kept.append(part)
     results[-1] = msgspec.structs.replace(results[-1], parts=(*results[-1].parts, *moved))
-    kept = [part for part in rest if not any(part is other for other in moved)]
     return Turn("user", (*results, *kept))
 
 

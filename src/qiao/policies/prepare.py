@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
 
 import msgspec
 
-from qiao.core.conversation import Conversation
+from qiao.core.conversation import Conversation, Document, Image, Reasoning, ToolReference
 from qiao.core.openai.target import Target
 from qiao.policies import blocks, context, history, prefix, sampling, tools
 from qiao.policies.context import AppliedEdit
 from qiao.policies.prefix import SideText
+from qiao.policies.quirks import Quirks, mend
 from qiao.profiles import Profile
 from qiao.profiles.profile import Resend
-
-Quirk = Literal["system_first", "text_only"]
-"""What a live upstream taught by refusing: system turns only at the head; no pictures."""
 
 _NO_DOCUMENTS: Mapping[str, str] = MappingProxyType({})
 
@@ -63,17 +60,20 @@ def prepare(
     window: int | None = None,
     documents: Mapping[str, str] = _NO_DOCUMENTS,
     switches: Switches = Switches(),  # noqa: B008 - frozen
-    quirks: Set[Quirk] = frozenset(),
+    quirks: Quirks = Quirks(),  # noqa: B008 - frozen
     input_tokens: int | None = None,
 ) -> Prepared:
     """Everything that has to be decided before the request is written. Never raises.
 
-    `target`: the engine, None for one that is not spoken to by the OpenAI protocol. `window`: the model's context in tokens, None if unknown. `documents`: text by `blocks.document_key` of what
-    `blocks.documents_needed` named. `quirks`: what this upstream has refused before. `input_tokens`: the prompt's
-    size for context edits, None to estimate.
+    * `target`: the engine; None for one that is not spoken to by the OpenAI protocol.
+    * `window`: the model's context in tokens, None if unknown.
+    * `documents`: text by `blocks.document_key` of what `blocks.documents_needed` named.
+    * `quirks`: what this upstream has refused before. Those that concern single fields are applied again by
+      `quirks.mend` when the request is sent; here they only tell what the engine will take.
+    * `input_tokens`: the prompt's size for context edits, None to estimate.
     """
     notes: list[str] = []
-    target = target or _OTHER_PROTOCOL
+    _, target = mend(conversation, target or _OTHER_PROTOCOL, quirks)
     resend = switches.reasoning or profile.resend
     if profile.reasoning == "none":
         resend = "drop"
@@ -95,6 +95,7 @@ def prepare(
         tool_choice=choice,
         max_tokens=max_tokens,
         stop=stops,
+        sampling=sampling.clamp_sampling(conversation.sampling),
         output_schema=schema,
     )
     thinking, kwargs, said = sampling.decide_thinking(settled, profile, target)
@@ -106,7 +107,7 @@ def prepare(
         msgspec.structs.replace(settled, thinking=thinking, extras=extras),
         notes=tuple(notes),
         scan_stops=scan_stops,
-        one_call=bool(listed) and not choice.parallel,
+        one_call=bool(listed) and not conversation.tool_choice.parallel,
         warm_only=conversation.max_tokens <= 0,
         applied_edits=applied,
     )
@@ -117,34 +118,38 @@ def _readable(
     conversation: Conversation,
     profile: Profile,
     documents: Mapping[str, str],
-    quirks: Set[Quirk],
+    quirks: Quirks,
     resend: Resend,
     notes: list[str],
 ) -> blocks.Turns:
     """Only blocks that this model can read."""
-    turns, said = blocks.place_documents(turns, documents)
-    notes += said
-    if profile.images is False or "text_only" in quirks:
+    present = blocks.kinds(turns)
+    if Document in present:
+        turns, said = blocks.place_documents(turns, documents)
+        notes += said
+    if Image in present and (profile.images is False or quirks.no_images):
         turns, said = blocks.note_images(turns)
         notes += said
-    turns, said = tools.expand_references(turns, conversation.tools)
-    notes += said
-    if resend == "drop":
+    if ToolReference in present:
+        turns, said = tools.expand_references(turns, conversation.tools)
+        notes += said
+    if Reasoning in present and resend == "drop":
         turns, said = prefix.drop_reasoning(turns)
         notes += said
     return turns
 
 
 def _placed(
-    turns: blocks.Turns, profile: Profile, quirks: Set[Quirk], switches: Switches, notes: list[str]
+    turns: blocks.Turns, profile: Profile, quirks: Quirks, switches: Switches, notes: list[str]
 ) -> blocks.Turns:
     """Every turn where the template takes it. Pairs come first: what is folded or moved hangs on them."""
     turns, said = history.heal(turns)
     notes += said
-    if not profile.system_in_place or "system_first" in quirks:
+    if not profile.system_in_place or quirks.fold_system:
         turns, said = prefix.fold_system(turns)
         notes += said
     turns = prefix.place_side_text(turns, switches.side_text)
-    turns, said = blocks.lift_images(turns)
-    notes += said
+    if Image in blocks.kinds(turns):
+        turns, said = blocks.lift_images(turns)
+        notes += said
     return turns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from qiao.core.conversation import Conversation, Thinking
+from qiao.core.conversation import Conversation, Sampling, Thinking
 from qiao.core.openai.target import Target
 from qiao.profiles import Profile
 from qiao.profiles.profile import Resend
@@ -15,6 +15,9 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 # Engines that say which stop string matched: vLLM in `stop_reason`, SGLang in `matched_stop`. llama.cpp's chat route
 # and OpenAI say "stop" only, so there the gateway has to see the string itself.
 _REPORT_MATCHED_STOP = frozenset({"vllm", "sglang"})
+
+# As good as zero: only the likeliest token is left.
+_LEAST_TOP_P = 1e-4
 
 _KWARGS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -101,12 +104,24 @@ def resend_kwargs(resend: Resend, profile: Profile, target: Target) -> dict[str,
     return {name: value}
 
 
+def clamp_sampling(asked: Sampling) -> Sampling:
+    """Values that the API takes and vLLM answers with a 400 (measured: temperature in [0, 2], top_p in (0, 1],
+    top_k from -1), moved to the nearest that it takes."""
+    temperature, top_p, top_k = asked.temperature, asked.top_p, asked.top_k
+    return Sampling(
+        temperature=None if temperature is None else min(2.0, max(0.0, temperature)),
+        top_p=None if top_p is None else min(1.0, max(_LEAST_TOP_P, top_p)),
+        top_k=None if top_k is None else max(-1, top_k),
+    )
+
+
 def divide_stops(stops: tuple[str, ...], target: Target) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(stop strings for the engine, stop strings that the gateway looks for in the text).
 
     More than the engine takes: the first ones go to it, and all are looked for. Where the engine does not tell which
     one matched it gets none: it would cut the string away before anybody saw it.
     """
+    stops = tuple(stop for stop in stops if stop)
     if not stops:
         return (), ()
     if target.flavor not in _REPORT_MATCHED_STOP:
