@@ -11,13 +11,15 @@ import msgspec
 
 from qiao.core.conversation import Conversation
 from qiao.core.fault import Fault
-from qiao.documents.pdf import PdfReader
+from qiao.core.openai.target import Target
+from qiao.documents.pdf import PdfTexts
 from qiao.observability.metrics import Metrics
+from qiao.policies.blocks import document_key, documents_needed
 from qiao.policies.models import Names, resolve
-from qiao.policies.prepare import Prepared, documents_needed, prepare
+from qiao.policies.prepare import Prepared, prepare
 from qiao.policies.quirks import Quirks
 from qiao.profiles import Profile, find
-from qiao.upstream.base import Preparation, Served, Upstream
+from qiao.upstream.base import Preparation, Served, Upstream, UpstreamFacts
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -56,32 +58,67 @@ class Gateway:
         accepts: Callable[[Mapping[str, str]], bool],
         settings: Settings,
         metrics: Metrics,
+        main_plain_id: str | None = None,
     ) -> None:
         self.upstream = upstream
         self.names = names
         self.accepts = accepts
         self.settings = settings
         self.metrics = metrics
-        self._pdf = PdfReader()
+        self.main_plain_ids = (main_plain_id,) if main_plain_id else ()
+        self._known_names: tuple[UpstreamFacts, Names] | None = None
+        self._pdf = PdfTexts()
 
-    async def served(self, requested: str) -> tuple[Served, Profile]:
+    async def served(self, requested: str, *, is_subagent: bool = False) -> tuple[Served, Profile]:
         """The model behind a requested name. Raises `Fault` (not_found) for a name that means nothing here."""
-        facts = await self.upstream.facts()
-        name = resolve(requested, [model.id for model in facts.models], self.names)
-        if name is None:
-            facts = await self.upstream.facts(fresh=True)
-            name = resolve(requested, [model.id for model in facts.models], self.names)
-        if name is None:
-            raise Fault("not_found", f"model: {requested}")
-        served = facts.served(name) or Served(name)
-        return served, find(served.id)
+        for fresh in (False, True):
+            facts = await self.upstream.facts(fresh=fresh)
+            names = self._names_for(facts)
+            name = resolve(requested, [model.id for model in facts.models], names, is_subagent=is_subagent)
+            if name is not None:
+                served = facts.served(name) or Served(name)
+                return served, self.profile(served)
+        raise Fault("not_found", f"model: {requested}")
+
+    def listed_names(self, facts: UpstreamFacts) -> list[str]:
+        """The names to tell clients: the main model's first, its plain id before its own name. Never `claude-…`."""
+        names = self._names_for(facts)
+        ids = [model.id for model in facts.models]
+        if names.main in ids:
+            ids.sort(key=lambda name: name != names.main)
+        plain: dict[str, list[str]] = {}
+        for name, model in names.plain.items():
+            plain.setdefault(model, []).append(name)
+        listed = [name for model in ids for name in (*plain.get(model, ()), model)]
+        return list(dict.fromkeys(listed))
+
+    def _names_for(self, facts: UpstreamFacts) -> Names:
+        """The configured names, and every served model by the plain id of its family (`qwen3-235b`)."""
+        if self._known_names is None or self._known_names[0] is not facts:
+            plain: dict[str, str] = {}
+            for model in facts.models:
+                plain.setdefault(self.profile(model).plain_id, model.id)
+            for name in self.main_plain_ids:
+                plain[name] = self.names.main or (facts.models[0].id if facts.models else name)
+            names = msgspec.structs.replace(self.names, plain={**plain, **self.names.plain})
+            self._known_names = (facts, names)
+        return self._known_names[1]
+
+    def profile(self, served: Served) -> Profile:
+        """Facts of the model's family. The path it was loaded from tells more than the name it is served under."""
+        by_root = find(served.root) if served.root else None
+        return by_root if by_root is not None and by_root.family != "unknown" else find(served.id)
 
     async def preparation(self, conversation: Conversation, served: Served, profile: Profile) -> Preparation:
         """How this conversation is made ready for that model, whatever quirks the upstream turns out to have."""
-        documents = {document.data: await self._pdf.text(document.data) for document in documents_needed(conversation)}
+        documents = {
+            document_key(document): await self._pdf.read(document.data) for document in documents_needed(conversation)
+        }
 
-        def run(quirks: Quirks) -> Prepared:
-            return prepare(conversation, profile, window=served.window, documents=documents, quirks=quirks)
+        def run(quirks: Quirks, target: Target) -> Prepared:
+            return prepare(
+                conversation, profile, target=target, window=served.window, documents=documents, quirks=quirks
+            )
 
         return run
 

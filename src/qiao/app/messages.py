@@ -16,6 +16,7 @@ from qiao.core.anthropic.stream import PING
 from qiao.core.conversation import Conversation
 from qiao.core.exchange import Exchange, Limits, anthropic_exchange
 from qiao.core.fault import Fault
+from qiao.policies.context import AppliedEdit
 from qiao.upstream.base import Answer, Served
 
 _STREAM_HEADERS = {
@@ -34,7 +35,8 @@ async def messages(request: web.BaseRequest, gateway: Gateway, context: Context)
     context.is_stream = conversation.stream
     context.details["dropped"] = conversation.dropped
     context.details["session"] = conversation.session
-    served, profile = await gateway.served(conversation.model)
+    is_subagent = "x-claude-code-agent-id" in request.headers
+    served, profile = await gateway.served(conversation.model, is_subagent=is_subagent)
     context.upstream_model = served.id
     prepare = await gateway.preparation(conversation, served, profile)
     answer = await gateway.upstream.open(prepare, served, request_id=context.request_id)
@@ -56,7 +58,7 @@ def _exchange(conversation: Conversation, answer: Answer, served: Served, contex
         model=conversation.model,
         prompt_estimate=answer.prompt_estimate,
         show_thinking=conversation.thinking.shown,
-        applied_edits=prepared.applied_edits if conversation.edits is not None else None,
+        applied_edits=None if conversation.edits is None else tuple(map(_edit, prepared.applied_edits)),
         warm_only=conversation.max_tokens == 0,
     )
     exchange = anthropic_exchange(
@@ -68,6 +70,16 @@ def _exchange(conversation: Conversation, answer: Answer, served: Served, contex
         limits=Limits(window=served.window, max_tokens=conversation.max_tokens),
     )
     return exchange, frame
+
+
+def _edit(edit: AppliedEdit) -> dict[str, Any]:
+    """An applied edit in Anthropic's words."""
+    applied: dict[str, Any] = {"type": edit.kind, "cleared_input_tokens": edit.cleared_input_tokens}
+    if edit.kind == "clear_thinking_20251015":
+        applied["cleared_thinking_turns"] = edit.cleared_thinking_turns
+    else:
+        applied["cleared_tool_uses"] = edit.cleared_tool_uses
+    return applied
 
 
 def response_headers(context: Context) -> dict[str, str]:
@@ -102,7 +114,7 @@ async def _whole(gateway: Gateway, context: Context, answer: Answer, exchange: E
     folded = exchange.answer()
     if folded.fault is not None:
         raise folded.fault
-    body = anthropic_answer.encode(folded, frame)
+    body = anthropic_answer.encode(folded, frame, output_estimate=folded.estimated_tokens())
     headers = response_headers(context)
     if exchange.facts.repairs:
         headers["x-qiao-repairs"] = _ascii(", ".join(sorted({name for _, name in exchange.facts.repairs})))

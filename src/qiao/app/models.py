@@ -11,7 +11,6 @@ from aiohttp import web
 from qiao.app.gateway import Context, Gateway
 from qiao.core.anthropic.errors import encode_json
 from qiao.core.fault import invalid
-from qiao.policies.models import listed
 from qiao.profiles import Profile
 from qiao.upstream.base import Served
 
@@ -23,9 +22,8 @@ _CREATED = "2025-07-21T00:00:00Z"
 
 async def list_models(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
     facts = await gateway.upstream.facts(fresh=True)
-    names = listed([model.id for model in facts.models], gateway.names)
     models = []
-    for name in names:
+    for name in gateway.listed_names(facts):
         served, profile = await gateway.served(name)
         models.append(model_info(name, served, profile))
     page, has_more = _page(models, request.query)

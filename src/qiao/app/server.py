@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from qiao.app import routes
-from qiao.app.gateway import Context, Gateway, Settings, new_request_id, now
+from qiao.app.gateway import Context, Gateway, new_request_id, now
 from qiao.core.anthropic import errors
 from qiao.core.fault import Fault
 
@@ -184,8 +184,3 @@ async def listen(gateway: Gateway, *, host: str, port: int, needs_key: bool, gra
         raise
     bound = runner.addresses[0]
     return Listening(host=str(bound[0]), port=int(bound[1]), runner=runner, gateway=gateway)
-
-
-Ready = Callable[[Listening], None]
-
-__all__ = ["Boundary", "Listening", "Ready", "Settings", "create_server", "fault_response", "listen"]

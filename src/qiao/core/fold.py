@@ -50,6 +50,13 @@ class Answer(msgspec.Struct, frozen=True):
     finish: Finished | None
     fault: Fault | None
 
+    def estimated_tokens(self) -> int:
+        """Tokens of the answer from its characters, for engines that do not tell."""
+        characters = sum(
+            len(block.arguments) if isinstance(block, CallBlock) else len(block.text) for block in self.blocks
+        )
+        return -(-characters // 4)
+
 
 class Folder:
     """Takes sequenced events one by one; `answer()` is the sum so far."""

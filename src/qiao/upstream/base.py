@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from qiao.core.exchange import Decoder
-from qiao.core.openai.target import Flavor
+from qiao.core.openai.target import Flavor, Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
 
@@ -39,7 +39,7 @@ class Count(msgspec.Struct, frozen=True):
     is_exact: bool
 
 
-Preparation: TypeAlias = Callable[[Quirks], Prepared]
+Preparation: TypeAlias = Callable[[Quirks, Target], Prepared]
 """Makes the conversation ready for an upstream with these quirks. Called again when a refusal teaches a new one."""
 
 

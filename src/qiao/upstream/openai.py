@@ -21,7 +21,7 @@ from qiao.core.openai.target import Flavor, Target
 from qiao.policies import refusal, remedies
 from qiao.policies.overflow import find_excess
 from qiao.policies.prepare import Prepared
-from qiao.policies.quirks import Quirks, features, mend
+from qiao.policies.quirks import Quirks, Remedy, features, mend
 from qiao.profiles.engines import target_for
 from qiao.upstream.base import Count, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
@@ -32,6 +32,7 @@ _FACTS_TIMEOUT = 10.0
 _COUNT_TIMEOUT = 30.0
 _FACTS_MINIMUM_AGE = 2.0
 _CHARACTERS_A_TOKEN = 3.6
+_NOTHING = Conversation(model="", turns=())
 _OWNERS: dict[str, Flavor] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llamacpp", "openai": "openai"}
 
 
@@ -86,7 +87,7 @@ class OpenAIUpstream:
         flavor: Flavor | None = None,
         model: str | None = None,
         connect_timeout: float = 10.0,
-        on_heal: Callable[[remedies.Remedy], None] | None = None,
+        on_heal: Callable[[Remedy], None] | None = None,
     ) -> None:
         self.address = root.rstrip("/") + prefix
         self.quirks = Quirks()
@@ -133,8 +134,7 @@ class OpenAIUpstream:
         models = tuple(_served(entry) for entry in listed if isinstance(entry, dict) and entry.get("id"))
         if self._model is not None and all(model.id != self._model for model in models):
             models = (Served(self._model), *models)
-        owners = {str(entry.get("owned_by", "")).lower() for entry in listed if isinstance(entry, dict)}
-        flavor = self._flavor or next((_OWNERS[owner] for owner in sorted(owners) if owner in _OWNERS), "vllm")
+        flavor = self._flavor or _flavor_of(listed)
         version = await self._version() if flavor == "vllm" else None
         if self._facts is not None and version != self._facts.version:
             self.quirks = Quirks()  # lessons belong to a version
@@ -156,8 +156,7 @@ class OpenAIUpstream:
         quirks = self.quirks
         healed: list[str] = []
         while True:
-            prepared = prepare(quirks)
-            conversation, target = self._mended(prepared.conversation, facts, served, quirks)
+            prepared, conversation, target = _ready(prepare, facts, served, quirks)
             response = await self._client.post(
                 self._prefix + "/chat/completions",
                 openai_request.encode(conversation, target),
@@ -176,6 +175,8 @@ class OpenAIUpstream:
             body = await self._client.error_body(response)
             refused = refusal.read(response.status, body)
             true_count = await self._true_count(refused, conversation, target)
+            if response.status == 404:
+                self._facts_at, self._facts = 0.0, None  # it may serve another model by now
             remedy = remedies.find(
                 refused.text, refused.status, used=features(conversation), quirks=quirks, true_count=true_count
             )
@@ -194,11 +195,6 @@ class OpenAIUpstream:
             if self._on_heal is not None:
                 self._on_heal(remedy)
 
-    def _mended(
-        self, conversation: Conversation, facts: UpstreamFacts, served: Served, quirks: Quirks
-    ) -> tuple[Conversation, Target]:
-        return mend(conversation, target_for(facts.flavor, facts.version, served.id), quirks)
-
     def _refused(self, reply: Reply) -> Fault:
         refused = refusal.read(reply.status, reply.body)
         return fault_of(refused, address=self.address, retry_after=retry_after(reply.headers), secrets=self._secrets)
@@ -207,7 +203,7 @@ class OpenAIUpstream:
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         facts = await self.facts()
-        conversation, target = self._mended(prepare(self.quirks).conversation, facts, served, self.quirks)
+        _, conversation, target = _ready(prepare, facts, served, self.quirks)
         tokens = await self._tokenize(conversation, target)
         if tokens is None:
             return Count(estimate(conversation), is_exact=False)
@@ -237,6 +233,17 @@ class OpenAIUpstream:
         return await self._tokenize(conversation, target)
 
 
+def _ready(
+    prepare: Preparation, facts: UpstreamFacts, served: Served, quirks: Quirks
+) -> tuple[Prepared, Conversation, Target]:
+    """What is prepared, and what is sent: the same conversation without what the quirks forbid."""
+    target = target_for(facts.flavor, facts.version, served.id)
+    _, target = mend(_NOTHING, target, quirks)
+    prepared = prepare(quirks, target)
+    conversation, target = mend(prepared.conversation, target, quirks)
+    return prepared, conversation, target
+
+
 def estimate(conversation: Conversation) -> int:
     """Tokens of a prompt from its characters, for engines that do not count before they answer."""
     characters = sum(len(text) for text in conversation.system)
@@ -252,6 +259,12 @@ def estimate(conversation: Conversation) -> int:
                 case _:
                     characters += len(getattr(part, "arguments", None) or getattr(part, "text", None) or "")
     return max(1, round(characters / _CHARACTERS_A_TOKEN))
+
+
+def _flavor_of(listed: list[Any]) -> Flavor:
+    """The engine's family by `owned_by`. Who does not say is taken for vLLM: what it refuses is healed."""
+    owners = {str(entry.get("owned_by", "")).lower() for entry in listed if isinstance(entry, dict)}
+    return next((_OWNERS[owner] for owner in sorted(owners) if owner in _OWNERS), "vllm")
 
 
 def _served(entry: dict[str, Any]) -> Served:

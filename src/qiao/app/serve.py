@@ -1,0 +1,108 @@
+"""From a configuration to a gateway that listens: the one place where the parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+
+from qiao.app.gateway import Gateway, Settings
+from qiao.app.server import Listening, listen
+from qiao.config import Config
+from qiao.errors import ConfigurationError
+from qiao.ledger.keys import KeyRing
+from qiao.observability.metrics import Metrics
+from qiao.policies.models import Names
+from qiao.upstream.base import Upstream
+from qiao.upstream.openai import OpenAIUpstream
+
+
+def configured_upstream(config: Config, metrics: Metrics) -> OpenAIUpstream:
+    """The upstream that `--upstream` names. Raises ConfigurationError where none is named. Needs the running loop."""
+    url = config.upstream.url
+    if url is None:
+        raise ConfigurationError(
+            "No upstream is named.",
+            hint="--upstream http://HOST:PORT/v1 names the server that runs the model; `qiao up` starts one.",
+        )
+    root, _, version = url.rpartition("/")
+    return OpenAIUpstream(
+        root,
+        prefix=f"/{version}",
+        api_key=config.upstream.api_key.reveal() if config.upstream.api_key else None,
+        flavor=None if config.upstream.flavor == "auto" else config.upstream.flavor,
+        model=config.models.main,
+        connect_timeout=config.upstream.connect_timeout,
+        on_heal=lambda remedy: metrics.healed(remedy.name),
+    )
+
+
+def build_gateway(config: Config, upstream: Upstream, metrics: Metrics) -> Gateway:
+    """The gateway that `config` describes, in front of `upstream`."""
+    keys = KeyRing([config.auth.api_key] if config.auth.api_key is not None and not config.auth.no_auth else [])
+
+    def accepts(headers: Mapping[str, str]) -> bool:
+        return keys.accepts(headers.get("x-api-key"), headers.get("Authorization"))
+
+    models = config.models
+    return Gateway(
+        upstream,
+        names=Names(main=models.main, small=models.small, subagent=models.subagent, exact=models.map),
+        main_plain_id=models.name,
+        accepts=accepts,
+        settings=Settings(
+            max_body=config.server.max_body,
+            max_header=config.server.max_header,
+            body_timeout=config.server.body_timeout,
+            ping_interval=config.server.ping_interval,
+            silence_timeout=config.upstream.silence_timeout,
+        ),
+        metrics=metrics,
+    )
+
+
+async def start(config: Config, upstream: Upstream, metrics: Metrics) -> Listening:
+    """Listen. Raises `OSError` when the address cannot be bound; the upstream is closed then."""
+    gateway = build_gateway(config, upstream, metrics)
+    try:
+        return await listen(
+            gateway,
+            host=config.server.host,
+            port=config.server.port,
+            needs_key=not config.auth.no_auth,
+            grace=config.server.shutdown_grace,
+        )
+    except OSError:
+        await upstream.close()
+        raise
+
+
+async def serve(config: Config, *, ready: Callable[[Listening], None]) -> None:
+    """Serve the configured upstream until SIGINT or SIGTERM. `ready` is called once connections are accepted."""
+    metrics = Metrics()
+    listening = await start(config, configured_upstream(config, metrics), metrics)
+    try:
+        ready(listening)
+        await until_signal()
+    finally:
+        await listening.stop()
+
+
+async def until_signal(also: Awaitable[None] | None = None) -> None:
+    """Wait for SIGINT or SIGTERM, or for `also` to end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    waiting: list[asyncio.Future[object]] = [asyncio.ensure_future(stop.wait())]
+    if also is not None:
+        waiting.append(asyncio.ensure_future(also))
+    try:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in waiting:
+            task.cancel()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
