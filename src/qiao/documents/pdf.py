@@ -60,7 +60,6 @@ def extract_text(data: bytes, limits: Limits | None = None) -> str:
     Takes the CPU for up to `limits.seconds`: call it in a thread (`PdfReader.text` does).
     """
     import pypdf
-    import pypdf.errors
 
     # It logs what it finds odd in a file, words of the document among it: nothing of a prompt belongs into a log.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
