@@ -62,7 +62,7 @@ class Auth(msgspec.Struct, frozen=True):
 
     api_key: Annotated[
         Secret | None,
-        About("key that clients have to show, instead of the stored one (see `qiao key`)", flag="--api-key"),
+        About("the gateway's key, instead of the stored one (see `qiao key`)", flag="--api-key"),
     ] = None
     no_auth: Annotated[bool, About("ask for no key; only on a loopback address", flag="--no-auth")] = False
 

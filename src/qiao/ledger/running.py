@@ -39,6 +39,18 @@ class _Note(msgspec.Struct, forbid_unknown_fields=False):
     subagent: str | None = None
 
 
+def client_url(host: str, port: int) -> str:
+    """The address that clients on this machine use for a server that listens on `host`."""
+    match host.strip("[]"):
+        case "" | "0.0.0.0":  # noqa: S104 - compared, not bound
+            name = "127.0.0.1"
+        case "::":
+            name = "[::1]"
+        case bare:
+            name = f"[{bare}]" if ":" in bare else bare
+    return f"http://{name}:{port}"
+
+
 @contextlib.contextmanager
 def noted(folder: Path, gateway: Running) -> Iterator[None]:
     """Keep the note of `gateway` while the block runs."""
