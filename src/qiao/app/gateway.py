@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 
 from qiao.core.conversation import Conversation
+from qiao.core.events import Finished, Usage
 from qiao.core.fault import Fault
 from qiao.core.openai.target import Target
-from qiao.documents.pdf import PdfTexts
+from qiao.documents.pdf import PdfReader
 from qiao.observability.metrics import Metrics
+from qiao.observability.record import RequestRecord
 from qiao.policies.blocks import document_key, documents_needed
 from qiao.policies.models import Names, resolve
 from qiao.policies.prepare import Prepared, prepare
@@ -43,8 +44,17 @@ class Context(msgspec.Struct):
     is_stream: bool = False
     status: int = 0
     first_byte: float | None = None
-    details: dict[str, Any] = {}
+    session: str | None = None
+    dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    healed: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
+    usage: Usage | None = None
+    finish: Finished | None = None
     fault: Fault | None = None
+    upstream_seconds: float | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
 class Gateway:
@@ -58,6 +68,7 @@ class Gateway:
         accepts: Callable[[Mapping[str, str]], bool],
         settings: Settings,
         metrics: Metrics,
+        observe: Callable[[RequestRecord], None],
         main_plain_id: str | None = None,
     ) -> None:
         self.upstream = upstream
@@ -65,9 +76,10 @@ class Gateway:
         self.accepts = accepts
         self.settings = settings
         self.metrics = metrics
+        self.observe = observe
         self.main_plain_ids = (main_plain_id,) if main_plain_id else ()
         self._known_names: tuple[UpstreamFacts, Names] | None = None
-        self._pdf = PdfTexts()
+        self._pdf = PdfReader()
 
     async def served(self, requested: str, *, is_subagent: bool = False) -> tuple[Served, Profile]:
         """The model behind a requested name. Raises `Fault` (not_found) for a name that means nothing here."""
@@ -112,7 +124,7 @@ class Gateway:
     async def preparation(self, conversation: Conversation, served: Served, profile: Profile) -> Preparation:
         """How this conversation is made ready for that model, whatever quirks the upstream turns out to have."""
         documents = {
-            document_key(document): await self._pdf.read(document.data) for document in documents_needed(conversation)
+            document_key(document): await self._pdf.text(document.data) for document in documents_needed(conversation)
         }
 
         def run(quirks: Quirks, target: Target) -> Prepared:

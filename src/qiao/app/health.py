@@ -10,6 +10,7 @@ from qiao import __version__
 from qiao.app.gateway import Context, Gateway
 from qiao.core.anthropic.errors import encode_json
 from qiao.core.fault import Fault
+from qiao.observability.metrics import CONTENT_TYPE
 
 
 async def hello(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
@@ -25,7 +26,9 @@ async def readyz(request: web.BaseRequest, gateway: Gateway, context: Context) -
     try:
         facts = await gateway.upstream.facts(fresh=True)
     except Fault as fault:
+        gateway.metrics.upstream_up(False)
         return _json({"status": "upstream does not answer", "reason": fault.message}, status=503)
+    gateway.metrics.upstream_up(True)
     models = [{"id": model.id, "window": model.window} for model in facts.models]
     found: dict[str, Any] = {
         "status": "ready",
@@ -39,8 +42,7 @@ async def readyz(request: web.BaseRequest, gateway: Gateway, context: Context) -
 
 
 async def metrics(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
-    body, content_type = gateway.metrics.render()
-    return web.Response(body=body, headers={"Content-Type": content_type})
+    return web.Response(body=gateway.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def _json(value: dict[str, Any], *, status: int = 200) -> web.Response:

@@ -33,13 +33,16 @@ async def messages(request: web.BaseRequest, gateway: Gateway, context: Context)
     conversation = anthropic_request.decode(body)
     context.model = conversation.model
     context.is_stream = conversation.stream
-    context.details["dropped"] = conversation.dropped
-    context.details["session"] = conversation.session
+    context.dropped = conversation.dropped
+    context.session = conversation.session
     is_subagent = "x-claude-code-agent-id" in request.headers
     served, profile = await gateway.served(conversation.model, is_subagent=is_subagent)
     context.upstream_model = served.id
     prepare = await gateway.preparation(conversation, served, profile)
+    context.bytes_in = len(body)
+    sent = now()
     answer = await gateway.upstream.open(prepare, served, request_id=context.request_id)
+    context.upstream_seconds = now() - sent
     try:
         exchange, frame = _exchange(conversation, answer, served, context)
         if conversation.stream:
@@ -51,8 +54,8 @@ async def messages(request: web.BaseRequest, gateway: Gateway, context: Context)
 
 def _exchange(conversation: Conversation, answer: Answer, served: Served, context: Context) -> tuple[Exchange, Frame]:
     prepared = answer.prepared
-    context.details["healed"] = answer.healed
-    context.details["notes"] = (*prepared.notes, *answer.notes)
+    context.healed = answer.healed
+    context.notes = (*prepared.notes, *answer.notes)
     frame = Frame(
         message_id="msg_" + context.request_id.removeprefix("req_"),
         model=conversation.model,
@@ -85,12 +88,10 @@ def _edit(edit: AppliedEdit) -> dict[str, Any]:
 def response_headers(context: Context) -> dict[str, str]:
     """What was done to the request, for whoever debugs it. Header values are ASCII."""
     headers = {"request-id": context.request_id}
-    notes = context.details.get("notes")
-    if notes:
-        headers["x-qiao-notes"] = _ascii("; ".join(notes))
-    healed = context.details.get("healed")
-    if healed:
-        headers["x-qiao-healed"] = ", ".join(healed)
+    if context.notes:
+        headers["x-qiao-notes"] = _ascii("; ".join(context.notes))
+    if context.healed:
+        headers["x-qiao-healed"] = ", ".join(context.healed)
     return headers
 
 
@@ -116,8 +117,9 @@ async def _whole(gateway: Gateway, context: Context, answer: Answer, exchange: E
         raise folded.fault
     body = anthropic_answer.encode(folded, frame, output_estimate=folded.estimated_tokens())
     headers = response_headers(context)
-    if exchange.facts.repairs:
-        headers["x-qiao-repairs"] = _ascii(", ".join(sorted({name for _, name in exchange.facts.repairs})))
+    context.bytes_out = len(body)
+    if context.repairs:
+        headers["x-qiao-repairs"] = ", ".join(sorted(set(context.repairs)))
     return web.Response(body=body, content_type="application/json", headers=headers)
 
 
@@ -129,6 +131,7 @@ async def _stream(
     heartbeat = _Heartbeat(response, answer, gateway)
     pulse = asyncio.create_task(heartbeat.beat())
     loop_time = asyncio.get_running_loop().time
+    written = 0
     try:
         while not exchange.is_over:
             try:
@@ -147,9 +150,11 @@ async def _stream(
                 heartbeat.said = loop_time()
                 if context.first_byte is None:
                     context.first_byte = heartbeat.said
+                written += len(out)
                 await response.write(out)
     finally:
         pulse.cancel()
+        context.bytes_out = written
         _record(context, exchange)
     await response.write_eof()
     return response
@@ -186,9 +191,8 @@ def _silent(gateway: Gateway) -> Fault:
 
 def _record(context: Context, exchange: Exchange) -> None:
     facts = exchange.facts
-    details: dict[str, Any] = context.details
-    details["usage"] = facts.usage
-    details["finish"] = facts.finish
-    details["repairs"] = tuple(facts.repairs)
+    context.usage = facts.usage
+    context.finish = facts.finish
+    context.repairs = tuple(name for _, name in facts.repairs)
     if facts.fault is not None:
         context.fault = facts.fault

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TextIO
 
 from qiao.app.gateway import Gateway, Settings
 from qiao.app.server import Listening, listen
 from qiao.config import Config
 from qiao.errors import ConfigurationError
 from qiao.ledger.keys import KeyRing
+from qiao.observability.logs import RequestLog
 from qiao.observability.metrics import Metrics
+from qiao.observability.record import RecentRecords, RequestRecord
 from qiao.policies.models import Names
 from qiao.upstream.base import Upstream
 from qiao.upstream.openai import OpenAIUpstream
 
 
-def configured_upstream(config: Config, metrics: Metrics) -> OpenAIUpstream:
+class Observers:
+    """Who reads the record of every request: the numbers, the log, and the last few for whoever asks."""
+
+    def __init__(self, config: Config, stream: TextIO) -> None:
+        self.metrics = Metrics()
+        self.recent = RecentRecords()
+        self.log = RequestLog(stream, level=config.log.level, as_json=config.log.json)
+
+    def __call__(self, record: RequestRecord) -> None:
+        self.metrics.finish(record)
+        self.recent.add(record)
+        self.log.write(record)
+
+
+def configured_upstream(config: Config) -> OpenAIUpstream:
     """The upstream that `--upstream` names. Raises ConfigurationError where none is named. Needs the running loop."""
     url = config.upstream.url
     if url is None:
@@ -33,11 +51,10 @@ def configured_upstream(config: Config, metrics: Metrics) -> OpenAIUpstream:
         flavor=None if config.upstream.flavor == "auto" else config.upstream.flavor,
         model=config.models.main,
         connect_timeout=config.upstream.connect_timeout,
-        on_heal=lambda remedy: metrics.healed(remedy.name),
     )
 
 
-def build_gateway(config: Config, upstream: Upstream, metrics: Metrics) -> Gateway:
+def build_gateway(config: Config, upstream: Upstream, observers: Observers) -> Gateway:
     """The gateway that `config` describes, in front of `upstream`."""
     keys = KeyRing([config.auth.api_key] if config.auth.api_key is not None and not config.auth.no_auth else [])
 
@@ -57,13 +74,14 @@ def build_gateway(config: Config, upstream: Upstream, metrics: Metrics) -> Gatew
             ping_interval=config.server.ping_interval,
             silence_timeout=config.upstream.silence_timeout,
         ),
-        metrics=metrics,
+        metrics=observers.metrics,
+        observe=observers,
     )
 
 
-async def start(config: Config, upstream: Upstream, metrics: Metrics) -> Listening:
+async def start(config: Config, upstream: Upstream, observers: Observers) -> Listening:
     """Listen. Raises `OSError` when the address cannot be bound; the upstream is closed then."""
-    gateway = build_gateway(config, upstream, metrics)
+    gateway = build_gateway(config, upstream, observers)
     try:
         return await listen(
             gateway,
@@ -79,8 +97,7 @@ async def start(config: Config, upstream: Upstream, metrics: Metrics) -> Listeni
 
 async def serve(config: Config, *, ready: Callable[[Listening], None]) -> None:
     """Serve the configured upstream until SIGINT or SIGTERM. `ready` is called once connections are accepted."""
-    metrics = Metrics()
-    listening = await start(config, configured_upstream(config, metrics), metrics)
+    listening = await start(config, configured_upstream(config), Observers(config, sys.stderr))
     try:
         ready(listening)
         await until_signal()

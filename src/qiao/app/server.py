@@ -15,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from qiao.app import routes
 from qiao.app.gateway import Context, Gateway, new_request_id, now
+from qiao.app.recording import record_of
 from qiao.core.anthropic import errors
 from qiao.core.fault import Fault
 
@@ -84,7 +85,7 @@ class Boundary:
         finally:
             if response is not None:
                 context.status = response.status
-            gateway.finish(context, request.headers)
+            gateway.observe(record_of(context, request.headers))
         return response
 
     async def _answer(self, request: web.BaseRequest, context: Context) -> web.StreamResponse:
