@@ -12,7 +12,9 @@ import msgspec
 
 from qiao.core.anthropic import server_blocks, wire
 from qiao.core.anthropic.fields import shown
+from qiao.core.anthropic.ids import from_client
 from qiao.core.anthropic.json_text import arguments_text, check_depth, is_null
+from qiao.core.anthropic.signature import unseal
 from qiao.core.conversation import (
     Document,
     Image,
@@ -37,7 +39,7 @@ def parts_of(block: wire.ContentBlock, path: str) -> list[Part]:
         case wire.TextBlock(text=text):
             return [Text(text)] if text else []
         case wire.ToolUseBlock():
-            return [ToolCall(block.id or "", block.name, arguments_text(block.input, f"{path}.input"))]
+            return [ToolCall(from_client(block.id or ""), block.name, arguments_text(block.input, f"{path}.input"))]
         case wire.ToolResultBlock():
             return [_tool_result(block, path)]
         case wire.ThinkingBlock():
@@ -59,7 +61,7 @@ def parts_of(block: wire.ContentBlock, path: str) -> list[Part]:
         case wire.McpToolResultBlock():
             return _mcp_result(block, path)
         case wire.ServerToolUseBlock() if block.name.startswith("tool_search_tool"):
-            return [ToolCall(block.id or "", block.name, arguments_text(block.input, f"{path}.input"))]
+            return [ToolCall(from_client(block.id or ""), block.name, arguments_text(block.input, f"{path}.input"))]
         case wire.ServerToolUseBlock() | wire.McpToolUseBlock():
             return [Text(server_blocks.use_text(block, arguments_text(block.input, f"{path}.input")))]
         case (
@@ -83,7 +85,8 @@ def _reasoning(block: wire.ThinkingBlock) -> list[Part]:
     # Without words a signature alone is kept: it may seal reasoning that was not shown.
     if not block.thinking and not block.signature:
         return []
-    return [Reasoning(block.thinking or "", block.signature)]
+    # With `display: "omitted"` our signature carries the words.
+    return [Reasoning(block.thinking or unseal(block.signature) or "", block.signature)]
 
 
 def _tool_result(block: wire.ToolResultBlock, path: str) -> ToolResult:
@@ -93,7 +96,7 @@ def _tool_result(block: wire.ToolResultBlock, path: str) -> ToolResult:
     else:
         for index, inner in enumerate(block.content or ()):
             parts += _result_parts(inner, f"{path}.content.{index}")
-    return ToolResult(block.tool_use_id or "", tuple(parts), bool(block.is_error))
+    return ToolResult(from_client(block.tool_use_id or ""), tuple(parts), bool(block.is_error))
 
 
 def _result_parts(block: wire.ResultBlock, path: str) -> list[ResultPart]:
@@ -176,11 +179,12 @@ def _document_of_blocks(
 
 
 def _document_text(block: wire.DocumentBlock, text: str) -> str:
-    return f"{_document_head(block)}\n{text}\n</document>"
+    return f"{_document_head(block)}{text}\n</document>"
 
 
 def _document_head(block: wire.DocumentBlock) -> str:
-    return _tag("document", title=block.title, context=block.context)
+    context = f"{block.context}\n\n" if block.context else ""
+    return f"{_tag('document', title=block.title)}\n{context}"
 
 
 def _search_result(block: wire.SearchResultBlock) -> Text:
@@ -206,9 +210,9 @@ def _browser_state(block: wire.BrowserStateBlock, path: str) -> str:
 def _tool_search_result(block: wire.ToolSearchToolResultBlock) -> ToolResult:
     found = block.content or wire.ToolSearchResult()
     if error := server_blocks.error_text("tool search", found):
-        return ToolResult(block.tool_use_id or "", (Text(error),), is_error=True)
+        return ToolResult(from_client(block.tool_use_id or ""), (Text(error),), is_error=True)
     references = tuple(ToolReference(reference.tool_name) for reference in found.tool_references or ())
-    return ToolResult(block.tool_use_id or "", references)
+    return ToolResult(from_client(block.tool_use_id or ""), references)
 
 
 def _web_fetch(block: wire.WebFetchToolResultBlock, path: str) -> list[Part]:
