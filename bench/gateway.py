@@ -1,0 +1,283 @@
+"""What the gateway costs, beside the bare upstream and an aiohttp server that only passes bytes through, in one run.
+
+Processor time is what the process itself used, from the kernel's own accounting (Linux only); an idle process of the
+same kind is subtracted. Rounds of the candidates alternate, and the median of the rounds is told, so that a noisy
+neighbour hits all of them alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import load
+
+ANTHROPIC_MARKER = b"content_block_delta"
+OPENAI_MARKER = b'"content":" word'
+
+
+class Effort(NamedTuple):
+    """How much is measured. `streams` chunks every `interval` seconds for `seconds`, in `rounds`."""
+
+    rounds: int = 5
+    streams: int = 40
+    interval: float = 0.02
+    seconds: float = 4.0
+    answers: int = 1500
+    requests: int = 300
+    firsts: int = 400
+    starts: int = 7
+
+
+FULL = Effort()
+QUICK = Effort(rounds=1, streams=4, interval=0.01, seconds=0.4, answers=20, requests=10, firsts=10, starts=1)
+
+
+class Candidate(NamedTuple):
+    """A server under measurement: where it listens, and how its answers look."""
+
+    name: str
+    url: str
+    pid: int
+    marker: bytes
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def spoken(*arguments: str) -> Iterator[tuple[int, int]]:
+    """A module of this package as a process; yields (pid, port). It ends when its standard input closes."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process.pid, int(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        ended(process)
+
+
+@contextlib.contextmanager
+def gateway(upstream: str) -> Iterator[tuple[int, int, float]]:
+    """`qiao serve` as a process of its own; yields (pid, port, seconds until /healthz answered)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        str(Path(sys.executable).with_name("qiao")),
+        "serve",
+        "--upstream",
+        upstream,
+        "--no-auth",
+        "--port",
+        str(port),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("QIAO_")}
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**kept, "QIAO_STATE": folder},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_healthy(port, process)
+            yield process.pid, port, time.perf_counter() - started
+        finally:
+            process.terminate()
+            ended(process)
+
+
+def ended(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def wait_healthy(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the gateway ended with status {process.returncode} before it answered")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            if connection.recv(64).startswith(b"HTTP/1.1 200"):
+                return
+        time.sleep(0.003)
+    raise RuntimeError("the gateway did not answer /healthz in 30 s")
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time that all threads of a process used so far."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that just ended
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def memory(pid: int, field: str) -> float:
+    """`VmRSS` or `VmHWM` of a process in megabytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise ValueError(field)
+
+
+# --- measurements ----------------------------------------------------------------------------------------------------
+
+
+async def chunk_cost(candidate: Candidate, effort: Effort) -> float:
+    """Microseconds of processor time for one paced chunk, many streams at once."""
+    chunks = int((effort.seconds + 2.0) / effort.interval)
+    request = load.request(candidate.url, load.small(model="paced", stream=True, max_tokens=chunks))
+    idle = await idle_cost(candidate)
+    connections = [await load.connect(candidate.url) for _ in range(effort.streams)]
+    answers = [connection.ask(request, candidate.marker) for connection in connections]
+    while not all(connection.markers for connection in connections):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    used, seen, began = processor_seconds(candidate.pid), sum(c.markers for c in connections), time.perf_counter()
+    await asyncio.sleep(effort.seconds)
+    used = processor_seconds(candidate.pid) - used - idle * (time.perf_counter() - began)
+    seen = sum(connection.markers for connection in connections) - seen
+    for connection in connections:
+        connection.transport.close()
+    await asyncio.gather(*answers, return_exceptions=True)
+    await asyncio.sleep(0.1)
+    return used / seen * 1e6
+
+
+async def idle_cost(candidate: Candidate, seconds: float = 0.5) -> float:
+    """Processor seconds a second of a process that does nothing."""
+    used = processor_seconds(candidate.pid)
+    await asyncio.sleep(seconds)
+    return (processor_seconds(candidate.pid) - used) / seconds
+
+
+async def request_cost(candidate: Candidate, body: bytes, count: int, *, at_once: int = 4) -> float:
+    """Microseconds of processor time for one whole request and its answer, on kept connections."""
+    request = load.request(candidate.url, body)
+    connections = [await load.connect(candidate.url) for _ in range(at_once)]
+
+    async def work(connection: load.Connection, times: int) -> None:
+        for _ in range(times):
+            seen = await connection.ask(request, candidate.marker)
+            if seen.status != 200:
+                raise RuntimeError(f"{candidate.name} answered {seen.status}")
+
+    await asyncio.gather(*(work(connection, 3) for connection in connections))
+    used = processor_seconds(candidate.pid)
+    share = -(-count // at_once)
+    await asyncio.gather(*(work(connection, share) for connection in connections))
+    used = processor_seconds(candidate.pid) - used
+    for connection in connections:
+        connection.transport.close()
+    return used / (share * at_once) * 1e6
+
+
+async def first_tokens(candidates: list[Candidate], body: bytes, count: int) -> list[list[float]]:
+    """Milliseconds until the first token, one request at a time, the candidates taking turns."""
+    requests = [load.request(candidate.url, body) for candidate in candidates]
+    connections = [await load.connect(candidate.url) for candidate in candidates]
+    times: list[list[float]] = [[] for _ in candidates]
+    for turn in range(count + 5):
+        for place, candidate in enumerate(candidates):
+            seen = await connections[place].ask(requests[place], candidate.marker)
+            if seen.status != 200:
+                raise RuntimeError(f"{candidate.name} answered {seen.status}")
+            if turn >= 5:
+                times[place].append(seen.first * 1000)
+            await asyncio.sleep(0.001)
+    for connection in connections:
+        connection.transport.close()
+    return times
+
+
+async def medians(
+    candidates: list[Candidate], rounds: int, measure: Callable[[Candidate], Awaitable[float]]
+) -> list[float]:
+    results: list[list[float]] = [[] for _ in candidates]
+    for _ in range(rounds):
+        for place, candidate in enumerate(candidates):
+            results[place].append(await measure(candidate))
+    return [statistics.median(values) for values in results]
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+async def measure(engine: str, effort: Effort) -> str:
+    small = load.small(model="instant", stream=False, max_tokens=16)
+    agent = load.agent(model="instant", max_tokens=3)
+    start_times, start_memory = [], []
+    for _ in range(effort.starts):
+        with gateway(engine) as (pid, _, seconds):
+            start_times.append(seconds)
+            start_memory.append(memory(pid, "VmRSS"))
+    with gateway(engine) as (pid, port, _), spoken("bench.passthrough", "--upstream", engine) as (other, other_port):
+        ours = Candidate("qiao", f"http://127.0.0.1:{port}/v1/messages", pid, ANTHROPIC_MARKER)
+        passing = Candidate("aiohttp", f"http://127.0.0.1:{other_port}/", other, OPENAI_MARKER)
+        bare = Candidate("upstream", f"{engine}/chat/completions", 0, OPENAI_MARKER)
+        both = [ours, passing]
+        # One request first: names are resolved and connections opened once in a gateway's life.
+        await request_cost(ours, small, 8)
+        chunk = await medians(both, effort.rounds, lambda one: chunk_cost(one, effort))
+        whole = await medians(both, effort.rounds, lambda one: request_cost(one, small, effort.answers))
+        large = await medians(both, effort.rounds, lambda one: request_cost(one, agent, effort.requests))
+        firsts = await first_tokens([bare, ours, passing], agent, effort.firsts)
+        peak = memory(ours.pid, "VmHWM")
+    direct, through, passed = firsts
+    added = [statistics.median(times) - statistics.median(direct) for times in (through, passed)]
+    tail = [percentile(times, 0.99) - percentile(direct, 0.99) for times in (through, passed)]
+    rows = [
+        ("processor time a paced chunk", f"{chunk[0]:.0f} µs", f"{chunk[1]:.0f} µs", "≤ 60 µs"),
+        ("processor time a small whole answer", f"{whole[0]:.0f} µs", f"{whole[1]:.0f} µs", ""),
+        (f"processor time a {len(agent) / 1000:.0f} KB agent request", f"{large[0]:.0f} µs", f"{large[1]:.0f} µs", ""),
+        ("added to its first token, median", f"{added[0]:.2f} ms", f"{added[1]:.2f} ms", "≤ 1 ms"),
+        ("added to its first token, 99th percentile", f"{tail[0]:.2f} ms", f"{tail[1]:.2f} ms", ""),
+        ("start until /healthz answers, median", f"{statistics.median(start_times):.2f} s", "", "< 1 s"),
+        ("memory after the start", f"{statistics.median(start_memory):.0f} MB", "", "< 80 MB"),
+        ("most memory during this run", f"{peak:.0f} MB", "", ""),
+    ]
+    lines = ["| | qiao, translating | aiohttp, passing bytes through | wanted |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    per_second = effort.streams / effort.interval
+    return "\n".join(lines) + (
+        f"\n\nPaced chunks: {effort.streams} streams, one chunk every {effort.interval * 1000:.0f} ms each "
+        f"({per_second:.0f} a second), out of step, median of {effort.rounds} rounds of {effort.seconds:g} s. The bare "
+        f"upstream's first token for the same {len(agent) / 1000:.0f} KB came after "
+        f"{statistics.median(direct):.2f} ms (median of {effort.firsts}; 99th percentile "
+        f"{percentile(direct, 0.99):.2f} ms). The agent request's answer has three chunks.\n"
+    )
+
+
+def run(*, effort: Effort = FULL) -> str:
+    """Measure; returns a Markdown table and how it was made."""
+    if not Path("/proc/self/schedstat").exists():
+        return "Not measured: the processor time of a process is read from /proc, which only Linux has.\n"
+    with spoken("bench.engine", "--interval", str(effort.interval)) as (_, port):
+        return asyncio.run(measure(f"http://127.0.0.1:{port}/v1", effort))

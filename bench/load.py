@@ -1,0 +1,151 @@
+"""A client that costs little: one hand-written protocol a connection, counting markers in the bytes that come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
+
+
+class Seen(NamedTuple):
+    """One answer: HTTP status, seconds until the first marker and until the end, bytes of the body."""
+
+    status: int
+    first: float
+    total: float
+    size: int
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection; `ask` sends a request and waits for the whole answer."""
+
+    def __init__(self) -> None:
+        self.markers = 0
+        self._head = b""
+        self._answer: asyncio.Future[Seen] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionError("closed inside an answer"))
+
+    def ask(self, request: bytes, marker: bytes) -> asyncio.Future[Seen]:
+        """Send `request`; `first` is when `marker` came."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._head, self._marker = b"", marker
+        self._size, self._length, self._status = 0, -1, 0
+        self._first = 0.0
+        self._started = time.perf_counter()
+        self.transport.write(request)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():
+            return
+        if not self._status:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            length = re.search(rb"(?i)content-length: *(\d+)", self._head[:end])
+            self._length = int(length[1]) if length else -1
+            self._status = int(self._head[9:12])
+            data = self._head[end + 4 :]
+        found = data.count(self._marker)
+        if found:
+            self.markers += found
+            if not self._first:
+                self._first = time.perf_counter() - self._started
+        self._size += len(data)
+        if self._size >= self._length >= 0 or (self._length < 0 and data.endswith(b"0\r\n\r\n")):
+            total = time.perf_counter() - self._started
+            self._answer.set_result(Seen(self._status, self._first or total, total, self._size))
+
+
+async def connect(url: str) -> Connection:
+    parts = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(Connection, parts.hostname or "", parts.port or 80)
+    return connection
+
+
+def request(url: str, body: bytes) -> bytes:
+    """A POST of JSON to `url`, head and body in one write."""
+    parts = urlsplit(url)
+    head = (
+        f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
+        f"anthropic-version: 2023-06-01\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def small(*, model: str, stream: bool, max_tokens: int) -> bytes:
+    """The smallest request that makes sense."""
+    return _json(
+        {
+            "model": model,
+            "max_tokens": max_tokens,
+            "stream": stream,
+            "messages": [{"role": "user", "content": "Say something short."}],
+        }
+    )
+
+
+def agent(*, model: str, max_tokens: int, size: int = 70_000) -> bytes:
+    """A request of about `size` bytes, shaped like Claude Code's: system blocks, 24 tools, a history of tool calls."""
+    tools = [
+        {
+            "name": f"Tool{number}",
+            "description": f"Tool number {number}. " + "It does one thing and says how. " * 24,
+            "input_schema": {
+                "type": "object",
+                "properties": {
+                    name: {"type": "string", "description": f"The {name} that the tool works on."}
+                    for name in ("path", "pattern", "content", "description")
+                },
+                "required": ["path"],
+                "additionalProperties": False,
+            },
+        }
+        for number in range(24)
+    ]
+    body: dict[str, object] = {
+        "model": model,
+        "max_tokens": max_tokens,
+        "stream": True,
+        "system": [
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.330; cch=00000;"},
+            {"type": "text", "text": "You are an agent. " * 700, "cache_control": {"type": "ephemeral"}},
+        ],
+        "tools": tools,
+        "thinking": {"type": "adaptive"},
+        "metadata": {"user_id": "user_0_account__session_0"},
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Fix the failing test."}]}],
+    }
+    messages = body["messages"]
+    assert isinstance(messages, list)
+    number = 0
+    while len(_json(body)) < size:
+        number += 1
+        call = f"toolu_{number:024d}"
+        messages.append(
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": "I will look at the next file."},
+                    {"type": "tool_use", "id": call, "name": "Tool1", "input": {"path": f"/src/file{number}.py"}},
+                ],
+            }
+        )
+        result = "".join(f"{line:>5}\tvalue_{line} = compute({line}, 'a \"quoted\" word')\n" for line in range(20))
+        messages.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": call, "content": result}]})
+    return _json(body)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
