@@ -81,6 +81,15 @@ class Gateway:
         self._known_names: tuple[UpstreamFacts, Names] | None = None
         self._pdf = PdfReader()
 
+    async def warm_up(self) -> None:
+        """Ask the upstream once. That it does not answer yet is no failure: the first request will say so."""
+        try:
+            await self.upstream.facts()
+        except Fault:
+            self.metrics.upstream_up(False)
+        else:
+            self.metrics.upstream_up(True)
+
     async def served(self, requested: str, *, is_subagent: bool = False) -> tuple[Served, Profile]:
         """The model behind a requested name. Raises `Fault` (not_found) for a name that means nothing here."""
         for fresh in (False, True):

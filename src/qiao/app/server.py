@@ -162,6 +162,7 @@ class Listening(msgspec.Struct):
     port: int
     runner: web.ServerRunner
     gateway: Gateway
+    warm_up: asyncio.Task[None]
 
     @property
     def url(self) -> str:
@@ -169,6 +170,7 @@ class Listening(msgspec.Struct):
         return f"http://{host}:{self.port}"
 
     async def stop(self) -> None:
+        self.warm_up.cancel()
         await self.runner.cleanup()
         await self.gateway.upstream.close()
 
@@ -184,4 +186,6 @@ async def listen(gateway: Gateway, *, host: str, port: int, needs_key: bool, gra
         await runner.cleanup()
         raise
     bound = runner.addresses[0]
-    return Listening(host=str(bound[0]), port=int(bound[1]), runner=runner, gateway=gateway)
+    # The first request shall not wait for the look at the upstream; /healthz does not wait for it at all.
+    warm_up = asyncio.create_task(gateway.warm_up())
+    return Listening(host=str(bound[0]), port=int(bound[1]), runner=runner, gateway=gateway, warm_up=warm_up)
