@@ -13,11 +13,11 @@ from qiao.ledger.running import Running, client_url, noted
 
 
 @contextlib.contextmanager
-def announcing(config: Config, tell: Callable[[Running], None]) -> Iterator[Callable[[Listening], None]]:
+def announcing(config: Config, tell: Callable[[Running], None]) -> Iterator[Callable[[Listening], Running]]:
     """A callback for the moment when the gateway listens. The note stays until the block ends."""
     with contextlib.ExitStack() as stack:
 
-        def ready(listening: Listening) -> None:
+        def ready(listening: Listening) -> Running:
             gateway = Running(
                 url=client_url(listening.host, listening.port),
                 key=None if config.auth.no_auth else config.auth.api_key,
@@ -28,5 +28,6 @@ def announcing(config: Config, tell: Callable[[Running], None]) -> Iterator[Call
             )
             stack.enter_context(noted(config.folders.state, gateway))
             tell(gateway)
+            return gateway
 
         yield ready

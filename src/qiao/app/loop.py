@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -14,7 +16,33 @@ except ImportError:
 _Result = TypeVar("_Result")
 
 
-def run(main: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run `main` to its end on a fresh loop."""
+def run(main: Coroutine[Any, Any, _Result]) -> _Result | None:
+    """Run `main` on a fresh loop until it ends, or until SIGINT or SIGTERM cancels it; then None.
+
+    A cancelled `main` cleans up (children stop, answers end) before this returns. A second signal cancels the
+    cleaning up as well.
+    """
     with asyncio.Runner(loop_factory=None if uvloop is None else uvloop.new_event_loop) as runner:
-        return runner.run(main)
+        return runner.run(_until_signal(main))
+
+
+async def _until_signal(main: Coroutine[Any, Any, _Result]) -> _Result | None:
+    loop = asyncio.get_running_loop()
+    work = asyncio.ensure_future(main)
+    received: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        received.append(number)
+        work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt there
+            loop.add_signal_handler(number, stop, number)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if received:
+            return None
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        raise

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TextIO
 
+from qiao.app.binding import cannot_listen
 from qiao.app.gateway import Gateway, Settings
 from qiao.app.server import Listening, listen
 from qiao.config import Config
@@ -80,7 +81,7 @@ def build_gateway(config: Config, upstream: Upstream, observers: Observers) -> G
 
 
 async def start(config: Config, upstream: Upstream, observers: Observers) -> Listening:
-    """Listen. Raises `OSError` when the address cannot be bound; the upstream is closed then."""
+    """Listen. Raises `StartError` when the address cannot be bound; the upstream is closed then."""
     gateway = build_gateway(config, upstream, observers)
     try:
         return await listen(
@@ -90,12 +91,12 @@ async def start(config: Config, upstream: Upstream, observers: Observers) -> Lis
             needs_key=not config.auth.no_auth,
             grace=config.server.shutdown_grace,
         )
-    except OSError:
+    except OSError as problem:
         await upstream.close()
-        raise
+        raise cannot_listen(config.server.host, config.server.port, problem) from problem
 
 
-async def serve(config: Config, *, ready: Callable[[Listening], None]) -> None:
+async def serve(config: Config, *, ready: Callable[[Listening], object]) -> None:
     """Serve the configured upstream until SIGINT or SIGTERM. `ready` is called once connections are accepted."""
     listening = await start(config, configured_upstream(config), Observers(config, sys.stderr))
     try:

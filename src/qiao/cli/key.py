@@ -9,6 +9,7 @@ import click
 from qiao.cli.options import configured, flags_of
 from qiao.cli.words import say_note, say_warning
 from qiao.ledger import keys
+from qiao.ledger.running import running
 
 
 @click.command("key", short_help="Print the gateway's key, or make a new one.")
@@ -17,8 +18,8 @@ from qiao.ledger import keys
 def command(new: bool, config_file: str | None, **flags: Any) -> None:
     """Print the gateway's key, or make a new one.
 
-    The key is made on first use and kept in a file that only you can read. Clients show it as x-api-key or as
-    Authorization: Bearer.
+    The key is made on first use and kept in a file that only you can read; while a gateway runs here, its key is
+    printed. Clients show it as x-api-key or as Authorization: Bearer.
     """
     config = configured(flags, config_file)
     if new:
@@ -27,6 +28,11 @@ def command(new: bool, config_file: str | None, **flags: Any) -> None:
         if config.auth.api_key is not None:
             say_warning(f"{config.origin('auth.api_key')} sets another key, and that one wins.")
         click.echo(stored.secret.reveal())
+        return
+    serving = next((each for each in running(config.folders.state) if each.key is not None), None)
+    if serving is not None and serving.key is not None:
+        say_note(f"The key of the gateway that runs at {serving.url}.")
+        click.echo(serving.key.reveal())
         return
     if config.auth.api_key is not None:
         say_note(f"This key comes from {config.origin('auth.api_key')}.")

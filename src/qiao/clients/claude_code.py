@@ -106,7 +106,7 @@ def _manners() -> Iterator[Variable]:
     why = "an own model may think long before its first word: 30 minutes"
     yield Variable("API_TIMEOUT_MS", _PATIENCE_MS, why)
     yield Variable("CLAUDE_STREAM_IDLE_TIMEOUT_MS", _PATIENCE_MS, "the same for silence within an answer")
-    yield Variable("API_FORCE_IDLE_TIMEOUT", "0", "without this the line above ends at 6 minutes")
+    yield Variable("API_FORCE_IDLE_TIMEOUT", "0", "no limit of 6 minutes to the first byte, whatever the lines above say")
     why = "no requests to others than the gateway, and none besides the conversation"
     yield Variable("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1", why)
 

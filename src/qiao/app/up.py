@@ -1,0 +1,167 @@
+"""`qiao up`: a model, the gateway in front of it, and the proof that both work, as one thing that starts and stops.
+
+What happens is told by `report` as facts; how they look is the command line's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from qiao.app.announce import announcing
+from qiao.app.self_check import Check, self_check
+from qiao.app.serve import Observers, configured_upstream, start
+from qiao.config import Config
+from qiao.errors import StartError
+from qiao.hardware.gpus import has_nvidia
+from qiao.ledger.running import Running
+from qiao.upstream.base import Upstream
+from qiao.upstream.gateway import GatewayClient, ModelFacts
+
+_POLL_SECONDS = 0.5
+_GPU_NOTICE = (
+    "This machine has NVIDIA GPUs. Starting vLLM on them comes with a later release: until then start it yourself and "
+    "attach with `qiao up --upstream http://HOST:8000/v1`. Now the small embedded model starts, which uses no GPU."
+)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What `up` will do: attach to `target`, or start the embedded engine. `notices` say why, where it may surprise."""
+
+    kind: Literal["attach", "embedded"]
+    target: str
+    notices: tuple[str, ...] = ()
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Something takes its time. `done` and `total` in bytes, where known."""
+
+    text: str
+    done: int | None = None
+    total: int | None = None
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Something a person may want to know: an engine that ended and starts again."""
+
+    text: str
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """The gateway accepts connections."""
+
+    gateway: Running
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Everything was checked. `failed`: how many checks did not go well."""
+
+    gateway: Running
+    models: tuple[ModelFacts, ...]
+    failed: int
+
+
+Event: TypeAlias = Plan | Progress | Told | Opened | Check | Ready
+Report: TypeAlias = Callable[[Event], None]
+
+
+class RunningEngine(Protocol):
+    """An engine that this process started and watches."""
+
+    @property
+    def upstream(self) -> Upstream:
+        """How the gateway reaches it."""
+        ...
+
+    async def ended(self) -> None:
+        """Waits until it has ended for good; raises a QiaoError that says why."""
+        ...
+
+
+EngineStarter: TypeAlias = Callable[
+    [Config, Callable[[Progress | Told], None]], contextlib.AbstractAsyncContextManager[RunningEngine]
+]
+"""Starts an engine, restarts it when it crashes, and stops it at the end of the block."""
+
+
+def decide(config: Config, *, search_path: str | None = None) -> Plan:
+    """Attach where an upstream is named, else the embedded engine."""
+    if config.upstream.url is not None:
+        unused = [key for key in ("engine.gguf", "engine.context", "engine.yarn") if config.origin(key).kind == "flag"]
+        notices = tuple(f"{config.origin(key)} is for an engine started here and has no effect." for key in unused)
+        return Plan("attach", config.upstream.url, notices)
+    if config.engine.gguf is not None and not config.engine.gguf.is_file():
+        raise StartError(f"{config.origin('engine.gguf')} names {config.engine.gguf}, and there is no such file.")
+    notices = ()
+    if has_nvidia(search_path):
+        notices = (_GPU_NOTICE,)
+    named = config.engine.gguf or config.models.main
+    return Plan("embedded", str(named) if named else "the embedded model", notices)
+
+
+async def up(config: Config, plan: Plan, report: Report, start_engine: EngineStarter | None = None) -> None:
+    """Start, check, tell how to connect, and serve until cancelled. Raises a QiaoError when it cannot start."""
+    report(plan)
+    async with contextlib.AsyncExitStack() as stack:
+        engine = None
+        if plan.kind == "embedded":
+            if start_engine is None:
+                raise StartError("The embedded engine is not part of this build.", hint="Attach with --upstream URL.")
+            engine = await stack.enter_async_context(start_engine(config, report))
+            upstream: Upstream = engine.upstream
+        else:
+            upstream = configured_upstream(config)
+        ready = stack.enter_context(announcing(config, lambda gateway: report(Opened(gateway))))
+        listening = await start(config, upstream, Observers(config, sys.stderr))
+        stack.push_async_callback(listening.stop)
+        gateway = ready(listening)
+        # Checking does not end the serving; only the end of the engine does.
+        await _both(_check(gateway, report), _forever() if engine is None else engine.ended())
+
+
+async def _check(gateway: Running, report: Report) -> None:
+    """Wait until the upstream answers, then prove the chain. A failed check does not end the gateway."""
+    async with GatewayClient(gateway.url, gateway.key) as client:
+        await _await_upstream(client, report)
+        models = await client.models()
+        checks = [check async for check in _reported(self_check(client, models[0].id), report)]
+    report(Ready(gateway, models, failed=_failed(checks)))
+
+
+async def _await_upstream(client: GatewayClient, report: Report) -> None:
+    told = None
+    while (reason := await client.unready()) is not None:
+        if reason != told:
+            report(Progress(f"waiting: {reason}"))
+            told = reason
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _reported(checks: AsyncIterator[Check], report: Report) -> AsyncIterator[Check]:
+    async for check in checks:
+        report(check)
+        yield check
+
+
+def _failed(checks: Sequence[Check]) -> int:
+    return sum(check.problem is not None for check in checks)
+
+
+async def _both(*works: Coroutine[None, None, None]) -> None:
+    """Run all to their end; the first exception cancels the rest and is raised as it is, not in a group."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _forever() -> None:
+    await asyncio.Event().wait()

@@ -1,0 +1,104 @@
+"""`qiao up`: a model and the gateway, from nothing to how to connect."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, assert_never
+
+import click
+
+from qiao.app.loop import run
+from qiao.app.self_check import Check
+from qiao.app.up import Event, Opened, Plan, Progress, Ready, Told, decide, up
+from qiao.cli.connecting import how_to_connect
+from qiao.cli.options import configured, flags_of
+from qiao.cli.words import say, say_note, say_warning
+from qiao.config import Config, environment
+
+
+@click.command("up", short_help="Start a model and the gateway, or the gateway for a model that runs elsewhere.")
+@flags_of("engine", "folders", "upstream", "models", "server", "auth", "log")
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would be done, and every setting with its origin; do nothing."
+)
+def command(dry_run: bool, config_file: str | None, **flags: Any) -> None:
+    """Start a model and the gateway, or the gateway for a model that runs elsewhere.
+
+    Without --upstream a small model starts on this machine, in this process tree, and stops with it. It proves the
+    whole chain and is no coder: for work attach a bigger one with --upstream, or give --gguf a model file.
+    """
+    config = configured(flags, config_file, serving=not dry_run)
+    plan = decide(config, search_path=environment().get("PATH"))
+    if dry_run:
+        _print_plan(config, plan)
+        return
+    run(up(config, plan, Screen(config).show))
+    say_note("Stopped.")
+
+
+def _print_plan(config: Config, plan: Plan) -> None:
+    what = "attach to" if plan.kind == "attach" else "start"
+    click.echo(f"would {what} {plan.target} and serve http://{config.server.host}:{config.server.port}")
+    click.echo(config.describe())
+    for notice in plan.notices:
+        say_note(notice)
+
+
+class Screen:
+    """Shows what happens, on stderr: a line a fact; progress on one line where the terminal can."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._rewrites = sys.stderr.isatty()
+        self._progress = ""
+
+    def show(self, event: Event) -> None:
+        """One fact."""
+        if not isinstance(event, Progress):
+            self._end_progress()
+        match event:
+            case Plan():
+                say(f"Attaching to {event.target}." if event.kind == "attach" else f"Starting {event.target}.")
+                for notice in event.notices:
+                    say_note(notice)
+            case Progress():
+                self._show_progress(event)
+            case Told():
+                say_warning(event.text)
+            case Opened():
+                say(f"The gateway listens on {event.gateway.url}.")
+            case Check():
+                self._show_check(event)
+            case Ready():
+                self._show_ready(event)
+            case _:
+                assert_never(event)
+
+    def _show_progress(self, event: Progress) -> None:
+        share = f" {100 * event.done // event.total} %" if event.done is not None and event.total else ""
+        line = f"{event.text[:1].upper()}{event.text[1:]}"
+        if self._rewrites:
+            click.echo(f"\r\033[K{line}{share}", err=True, nl=False)
+        elif line != self._progress:
+            say(line)
+        self._progress = line
+
+    def _end_progress(self) -> None:
+        if self._rewrites and self._progress:
+            say("")
+        self._progress = ""
+
+    def _show_check(self, check: Check) -> None:
+        if check.problem:
+            say(f"  failed  {check.name}: {check.problem}")
+        else:
+            say(f"  ok      {check.name}: {check.note} ({check.seconds:.1f} s)")
+
+    def _show_ready(self, event: Ready) -> None:
+        main = event.models[0]
+        window = f", window {main.window} tokens" if main.window else ""
+        if event.failed:
+            say_warning(f"{event.failed} of the checks failed; the gateway runs all the same.")
+        say(f"qiao is up: {event.gateway.url} serves {main.id}{window}.\n")
+        say(how_to_connect(self._config, event.gateway, event.models))
+        say("\nCtrl-C stops everything.")
