@@ -322,8 +322,8 @@ def _read_text(each: Option, text: str, folder: Path, place: str) -> Value:
     try:
         return each.from_text(text, folder)
     except ValueError:
-        seen = "" if each.kind == "secret" else f", not {text!r}"
-        raise ConfigurationError(f"{place} takes {each.expected}{seen}.", hint=_capital(each.about.help)) from None
+        hint = _capital(each.about.help) + "."
+        raise ConfigurationError(f"{place} takes {each.expected}{each.quoted(text)}.", hint=hint) from None
 
 
 def _file(variables: Mapping[str, str], folder: Path, given: str | None, in_folder: bool) -> Path | None:
@@ -367,10 +367,9 @@ def _section_of_file(path: Path, section: str, table: dict[str, object]) -> Iter
         try:
             value = each.from_toml(given, path.parent)
         except ValueError:
-            seen = "" if each.kind == "secret" else f", not {given!r}"
             example = each.example(given)
             hint = f"Write {example}" if example else _capital(each.about.help) + "."
-            raise ConfigurationError(f"{place} takes {each.expected}{seen}.", hint=hint) from None
+            raise ConfigurationError(f"{place} takes {each.expected}{each.quoted(given)}.", hint=hint) from None
         yield each.key, (value, Origin("file", path.name))
 
 

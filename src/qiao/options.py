@@ -120,9 +120,9 @@ class Option(msgspec.Struct, frozen=True):
         words = _EXPECTED[self.kind]
         low, high = self.about.minimum, self.about.maximum
         if low is not None and high is not None:
-            return f"{words} from {low:g} to {high:g}"
+            return f"{words}, {_short(low)} to {_short(high)}"
         if low is not None:
-            return f"{words}, {low:g} or more"
+            return f"{words}, {_short(low)} or more"
         return words
 
     def from_text(self, text: str, folder: Path) -> Value:
@@ -153,6 +153,11 @@ class Option(msgspec.Struct, frozen=True):
                 return _table(value)
             case _:
                 return self._from_words(value, folder) if isinstance(value, str) else _refuse()
+
+    def quoted(self, value: object) -> str:
+        """`value` for a message, as `, not …`; empty where it may hold a secret."""
+        may_hold_secret = self.kind == "secret" or (self.kind.endswith("URL") and "@" in str(value))
+        return "" if may_hold_secret else f", not {value!r}"
 
     def example(self, value: object) -> str | None:
         """How the TOML value would have to be written, when `value` only has the wrong type."""
@@ -267,6 +272,10 @@ def _without_none(hint: object) -> object:
     return hint
 
 
+def _short(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"
+
+
 def _refuse() -> typing.NoReturn:
     raise ValueError
 
@@ -278,9 +287,7 @@ def _is_number(value: object) -> typing.TypeGuard[int | float]:
 def _table(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         _refuse()
-    table = {
-        key: text for key, text in value.items() if isinstance(key, str) and isinstance(text, str) and text
-    }
+    table = {key: text for key, text in value.items() if isinstance(key, str) and isinstance(text, str) and text}
     return table if len(table) == len(value) else _refuse()
 
 
@@ -335,8 +342,6 @@ def _plain_url(text: str) -> str:
         or "@" in parts.netloc
     ):
         raise ValueError
-    if parts.port == 0 or any(
-        character.isspace() for character in whole
-    ):  # .port itself raises for what is no port
+    if parts.port == 0 or any(character.isspace() for character in whole):  # .port itself raises for what is no port
         raise ValueError
     return whole.rstrip("/")

@@ -17,6 +17,7 @@ from qiao.app.announce import announcing
 from qiao.app.self_check import Check, self_check
 from qiao.app.serve import Observers, configured_upstream, start
 from qiao.config import Config
+from qiao.engines.base import EngineEvent, OnEvent
 from qiao.errors import StartError
 from qiao.hardware.gpus import has_nvidia
 from qiao.ledger.running import Running
@@ -38,18 +39,10 @@ class Plan(msgspec.Struct, frozen=True):
     notices: tuple[str, ...] = ()
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """Something takes its time. `done` and `total` in bytes, where known."""
+class Waiting(msgspec.Struct, frozen=True):
+    """The upstream does not answer yet, and why."""
 
-    text: str
-    done: int | None = None
-    total: int | None = None
-
-
-class Told(msgspec.Struct, frozen=True):
-    """Something a person may want to know: an engine that ended and starts again."""
-
-    text: str
+    reason: str
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -66,7 +59,7 @@ class Ready(msgspec.Struct, frozen=True):
     failed: int
 
 
-Event: TypeAlias = Plan | Progress | Told | Opened | Check | Ready
+Event: TypeAlias = Plan | EngineEvent | Waiting | Opened | Check | Ready
 Report: TypeAlias = Callable[[Event], None]
 
 
@@ -83,9 +76,7 @@ class RunningEngine(Protocol):
         ...
 
 
-EngineStarter: TypeAlias = Callable[
-    [Config, Callable[[Progress | Told], None]], contextlib.AbstractAsyncContextManager[RunningEngine]
-]
+EngineStarter: TypeAlias = Callable[[Config, OnEvent], contextlib.AbstractAsyncContextManager[RunningEngine]]
 """Starts an engine, restarts it when it crashes, and stops it at the end of the block."""
 
 
@@ -137,7 +128,7 @@ async def _await_upstream(client: GatewayClient, report: Report) -> None:
     told = None
     while (reason := await client.unready()) is not None:
         if reason != told:
-            report(Progress(f"waiting: {reason}"))
+            report(Waiting(reason))
             told = reason
         await asyncio.sleep(_POLL_SECONDS)
 

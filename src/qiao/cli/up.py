@@ -9,11 +9,12 @@ import click
 
 from qiao.app.loop import run
 from qiao.app.self_check import Check
-from qiao.app.up import Event, Opened, Plan, Progress, Ready, Told, decide, up
+from qiao.app.up import Event, Opened, Plan, Ready, Waiting, decide, up
 from qiao.cli.connecting import how_to_connect
 from qiao.cli.options import configured, flags_of
 from qiao.cli.words import say, say_note, say_warning
 from qiao.config import Config, environment
+from qiao.engines.base import EngineEvent
 
 
 @click.command("up", short_help="Start a model and the gateway, or the gateway for a model that runs elsewhere.")
@@ -54,17 +55,17 @@ class Screen:
 
     def show(self, event: Event) -> None:
         """One fact."""
-        if not isinstance(event, Progress):
-            self._end_progress()
+        if isinstance(event, EngineEvent):
+            self._show_engine(event)
+            return
+        self._end_progress()
         match event:
             case Plan():
                 say(f"Attaching to {event.target}." if event.kind == "attach" else f"Starting {event.target}.")
                 for notice in event.notices:
                     say_note(notice)
-            case Progress():
-                self._show_progress(event)
-            case Told():
-                say_warning(event.text)
+            case Waiting():
+                say(f"Waiting for the upstream: {event.reason}.")
             case Opened():
                 say(f"The gateway listens on {event.gateway.url}.")
             case Check():
@@ -74,14 +75,17 @@ class Screen:
             case _:
                 assert_never(event)
 
-    def _show_progress(self, event: Progress) -> None:
-        share = f" {100 * event.done // event.total} %" if event.done is not None and event.total else ""
-        line = f"{event.text[:1].upper()}{event.text[1:]}"
+    def _show_engine(self, event: EngineEvent) -> None:
+        if event.state in ("restarting", "failed"):
+            self._end_progress()
+            say_warning(event.message)
+            return
+        share = f" {event.fraction:.0%}" if event.fraction is not None else ""
         if self._rewrites:
-            click.echo(f"\r\033[K{line}{share}", err=True, nl=False)
-        elif line != self._progress:
-            say(line)
-        self._progress = line
+            click.echo(f"\r\033[K{event.message}{share}", err=True, nl=False)
+        elif event.message != self._progress:
+            say(event.message)
+        self._progress = event.message
 
     def _end_progress(self) -> None:
         if self._rewrites and self._progress:

@@ -75,7 +75,7 @@ def _models(connection: Connection) -> Iterator[Variable]:
 def _limits(connection: Connection) -> Iterator[Variable]:
     window = connection.window
     if window is None:
-        why = "the gateway does not tell the window: 200 000 is nearer than the million assumed of unknown models"
+        why = "the window is not known here: 200 000 is nearer than the million assumed of unknown models"
         yield Variable("CLAUDE_CODE_DISABLE_1M_CONTEXT", "1", why)
         return
     why = "the model's true window; a million is assumed of unknown models"
@@ -106,7 +106,7 @@ def _manners() -> Iterator[Variable]:
     why = "an own model may think long before its first word: 30 minutes"
     yield Variable("API_TIMEOUT_MS", _PATIENCE_MS, why)
     yield Variable("CLAUDE_STREAM_IDLE_TIMEOUT_MS", _PATIENCE_MS, "the same for silence within an answer")
-    yield Variable("API_FORCE_IDLE_TIMEOUT", "0", "no limit of 6 minutes to the first byte, whatever the lines above say")
+    yield Variable("API_FORCE_IDLE_TIMEOUT", "0", "no limit of 6 minutes to the first byte, whatever stands above")
     why = "no requests to others than the gateway, and none besides the conversation"
     yield Variable("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1", why)
 

@@ -6,12 +6,15 @@ Linux tells it in two places: /proc/net/tcp lists sockets with their inode, /pro
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 _LISTEN = "0A"
+# Somebody else's command line may carry a key, and what is printed here ends in logs.
+_SECRET = re.compile(r"(--?[\w-]*(?:key|token|secret|password)[= ])\S+", re.IGNORECASE)
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -40,7 +43,7 @@ def listening_inodes(table: str, port: int) -> list[int]:
 def command_line(raw: bytes, limit: int = 80) -> str | None:
     """The words of /proc/PID/cmdline on one line, shortened to `limit` characters."""
     words = raw.decode("utf-8", "replace").replace("\0", " ").split()
-    text = " ".join(words)
+    text = _SECRET.sub(r"\1…", " ".join(words))
     return (text if len(text) <= limit else text[: limit - 1] + "…") or None
 
 
