@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qiao.core.events import Event, Finished, TextAdded
+from qiao.core.events import Event, Finished, TextAdded, UsageSeen
 
 
 class StopScanner:
@@ -28,7 +28,9 @@ class StopScanner:
             if isinstance(event, TextAdded):
                 self._scan(event.text, out)
             else:
-                self._release(out)
+                # vLLM's running usage stands between any two pieces of the text and does not end it.
+                if not isinstance(event, UsageSeen):
+                    self._release(out)
                 out.append(event)
         return out
 
