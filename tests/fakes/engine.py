@@ -259,7 +259,7 @@ class FakeEngine:
         # An empty write sends the head, which vLLM does as soon as a request is accepted.
         await response.write(b"")
         await asyncio.sleep(step.before_first)
-        pending = b""
+        pending = bytearray()
         for output in stream(step, compose(step, request), request):
             if isinstance(output, str):
                 if step.packet == "event":
@@ -267,15 +267,15 @@ class FakeEngine:
                     await asyncio.sleep(step.between)
                 else:
                     pending += output.encode()
+                    await _write(response, pending, step)
                 continue
-            await _write(response, pending, step)
-            pending = b""
+            await _write(response, pending, step, is_last=True)
             if isinstance(output, Pause):
                 await asyncio.sleep(output.seconds)
             elif output.how == "reset":
                 await asyncio.sleep(0.02)
                 _reset(http, abruptly=True)
-        await _write(response, pending, step)
+        await _write(response, pending, step, is_last=True)
         await response.write_eof()
         return response
 
@@ -350,12 +350,14 @@ def _object(raw: bytes) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-async def _write(response: web.StreamResponse, data: bytes, step: Step) -> None:
-    size = len(data) if isinstance(step.packet, str) else step.packet
-    for start in range(0, len(data), size or 1):
-        await response.write(data[start : start + size])
+async def _write(response: web.StreamResponse, pending: bytearray, step: Step, *, is_last: bool = False) -> None:
+    """Write what fills a packet, and at the last everything; what is written leaves `pending`."""
+    size = step.packet if isinstance(step.packet, int) else len(pending) if is_last else 0
+    while size and len(pending) >= (1 if is_last else size):
+        await response.write(bytes(pending[:size]))
+        del pending[:size]
         # Without a turn of the loop in between, the pieces would leave in one packet.
-        await asyncio.sleep(step.between or (0.0005 if isinstance(step.packet, int) else 0))
+        await asyncio.sleep(step.between)
 
 
 def _reset(http: web.Request, *, abruptly: bool) -> None:

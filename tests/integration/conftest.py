@@ -28,6 +28,7 @@ from tests.support.sdk import Sdk
 from tests.support.tap import Exchange, Tap, tapping
 
 MODEL = "qwen3-235b"
+KEY = "sk-test-key-of-one-run-7c41"
 
 
 @dataclass
@@ -92,13 +93,15 @@ def _opened(background: Background, tmp_path_factory: pytest.TempPathFactory) ->
     with contextlib.ExitStack() as stack:
         known: dict[object, Stage] = {}
 
-        def opened(model: str, behaviour: Behaviour, *arguments: str, key: str | None = None) -> Stage:
-            identity = (model, behaviour, arguments, key)
+        def opened(
+            model: str, behaviour: Behaviour, *arguments: str, key: str | None = None, own_key: bool = True
+        ) -> Stage:
+            identity = (model, behaviour, arguments, key, own_key)
             if identity not in known:
                 engine = FakeEngine({model: behaviour}, key=key)
                 engine_url = background.enter(serving(engine))
                 home: Path = tmp_path_factory.mktemp("gateway")
-                started = stack.enter_context(gateway(engine_url, home, *arguments))
+                started = stack.enter_context(gateway(engine_url, home, *arguments, key=KEY if own_key else None))
                 known[identity] = Stage(engine, engine_url, started, background.enter(tapping(started.url)), model)
             return known[identity]
 
@@ -107,7 +110,10 @@ def _opened(background: Background, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def stages(_opened: Stages) -> Iterator[Stages]:
-    """Makes a stage for a model of `tests.fakes.behaviour` (or an own behaviour) and options of `qiao serve`."""
+    """Makes a stage for a model of `tests.fakes.behaviour` (or an own behaviour) and options of `qiao serve`.
+
+    `key`: what the engine demands; `own_key` False starts the gateway without `--api-key`.
+    """
     used: list[Stage] = []
 
     def begun(model: str = MODEL, *arguments: str, behaviour: Behaviour | None = None, key: str | None = None) -> Stage:

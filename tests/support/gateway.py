@@ -31,11 +31,14 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def gateway(upstream: str, home: Path, *arguments: str, key: str = "sk-test-key-of-one-run") -> Iterator[Gateway]:
-    """`qiao serve` in front of `upstream` (a base URL without /v1), on a free port, with an empty `home`."""
-    command = ["serve", "--upstream", f"{upstream}/v1", "--api-key", key, *arguments]
-    with process(command, home) as started:
-        yield Gateway(started.url, key, started.log, started.process)
+def gateway(upstream: str, home: Path, *arguments: str, key: str | None) -> Iterator[Gateway]:
+    """`qiao serve` in front of `upstream` (a base URL without /v1), on a free port, with an empty `home`.
+
+    Among `arguments`, a second `--upstream` wins.
+    """
+    own = [] if key is None else ["--api-key", key]
+    with process(["serve", "--upstream", f"{upstream}/v1", *own, *arguments], home) as started:
+        yield Gateway(started.url, key or "", started.log, started.process)
 
 
 @contextlib.contextmanager
