@@ -73,9 +73,9 @@ def place_documents(turns: Turns, documents: Mapping[str, str]) -> tuple[Turns, 
     result = _map_blocks(turns, replace)
     notes = []
     if placed:
-        notes.append(f"documents: {placed} replaced by their text")
+        notes.append(f"documents: replaced by their text: {placed}")
     if unread:
-        notes.append(f"documents: {unread} without text, replaced by a note")
+        notes.append(f"documents: without text, replaced by a note: {unread}")
     return result, tuple(notes)
 
 
@@ -91,7 +91,7 @@ def note_images(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
         return Text(f"[image: {_image_words(part)}; this model cannot see images]")
 
     result = _map_blocks(turns, replace)
-    return result, ((f"images: {noted} replaced by a note, the model cannot see them",) if noted else ())
+    return result, ((f"images: replaced by a note, the model cannot see: {noted}",) if noted else ())
 
 
 def lift_images(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
@@ -123,7 +123,7 @@ def lift_images(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
         results = [part for part in kept if isinstance(part, ToolResult)]
         rest = [part for part in kept if not isinstance(part, ToolResult)]
         result.append(msgspec.structs.replace(turn, parts=(*results, *pictures, *rest)))
-    notes = (f"images: {lifted} moved out of tool results",) if lifted else ()
+    notes = (f"images: moved out of tool results: {lifted}",) if lifted else ()
     return tuple(result), notes
 
 

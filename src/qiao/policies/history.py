@@ -11,6 +11,7 @@ from collections import Counter, deque
 
 import msgspec
 
+from qiao.core.anthropic.json_text import UNREADABLE_KEY
 from qiao.core.conversation import (
     Document,
     Image,
@@ -24,6 +25,7 @@ from qiao.core.conversation import (
     ToolResult,
     Turn,
 )
+from qiao.policies.prefix import SideText, divide_side_text
 
 Turns = tuple[Turn, ...]
 
@@ -76,7 +78,7 @@ class _Counts:
         self.arguments = 0
 
 
-def heal(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
+def heal(turns: Turns, side_text: SideText = "user") -> tuple[Turns, tuple[str, ...]]:
     """The history mended, and a note for every kind of mend.
 
     * Neighbours of the same role become one turn; blank texts go, a turn with nothing left says "(no content)".
@@ -84,6 +86,8 @@ def heal(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
       result without a call becomes the user's words.
     * Ids are unique and never missing; arguments are JSON objects; an error says that it is one.
     * An empty assistant turn at the end is no prefill and goes.
+
+    `side_text`: where words go that stand beside results in one turn, see `prefix.divide_side_text`.
     """
     ids = _Ids()
     counts = _Counts()
@@ -94,18 +98,18 @@ def heal(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
         healed.append(Turn("user", (Text(NO_CONTENT),)))
     for exchange in exchanges:
         calls = _calls_of(exchange, ids, counts, healed, is_last=exchange is exchanges[-1])
-        healed.extend(_replies(calls, exchange.replies, counts))
+        healed.extend(_replies(calls, exchange.replies, counts, side_text))
     if not healed:
         healed.append(Turn("user", (Text(NO_CONTENT),)))
     notes = []
     if ids.changed:
-        notes.append(f"history: {ids.changed} call ids made unique")
+        notes.append(f"history: call ids made unique: {ids.changed}")
     if counts.synthetic:
-        notes.append(f"history: {counts.synthetic} calls without a result got one")
+        notes.append(f"history: results made for calls without one: {counts.synthetic}")
     if counts.orphans:
-        notes.append(f"history: {counts.orphans} results without a call kept as text")
+        notes.append(f"history: results without a call kept as text: {counts.orphans}")
     if counts.arguments:
-        notes.append(f"history: {counts.arguments} calls had arguments that are no JSON object")
+        notes.append(f"history: arguments that were no object: {counts.arguments}")
     return tuple(healed), tuple(notes)
 
 
@@ -201,46 +205,60 @@ def _object(arguments: str) -> str:
     """The same text where it is the JSON of an object; else an object that holds what was there."""
     try:
         _OBJECT.decode(arguments)
-    except msgspec.ValidationError:
-        return f'{{"input":{arguments}}}'
     except (msgspec.DecodeError, RecursionError):
         if not arguments.strip():
             return "{}"
-        return f'{{"input":{msgspec.json.encode(arguments).decode()}}}'
+        return msgspec.json.encode({UNREADABLE_KEY: arguments}).decode()
     return arguments
 
 
-def _replies(calls: list[tuple[str, ToolCall]], replies: list[Turn], counts: _Counts) -> list[Turn]:
+def _replies(
+    calls: list[tuple[str, ToolCall]], replies: list[Turn], counts: _Counts, side_text: SideText
+) -> list[Turn]:
     """What follows an assistant turn: the results in call order, then all else in its own order."""
     waiting: dict[str, deque[ToolResult]] = {}
     for turn in replies:
         for part in turn.parts:
             if isinstance(part, ToolResult):
                 waiting.setdefault(part.call_id, deque()).append(part)
-    first: list[Part] = []
+    results: list[ToolResult] = []
     for original, call in calls:
         if queue := waiting.get(original):
-            first.append(_settled(queue.popleft(), call.id))
+            results.append(_settled(queue.popleft(), call.id))
         else:
             counts.synthetic += 1
-            first.append(ToolResult(call.id, (Text(NO_RESULT),)))
+            results.append(ToolResult(call.id, (Text(NO_RESULT),)))
     # The first results of an id were taken; as many are passed over on the way through the turns.
     taken = Counter(original for original, _ in calls)
-    groups: list[tuple[Role, list[Part]]] = [("user", first)]
+    side: list[Text] = []
+    groups: list[tuple[Role, list[Part]]] = [("user", [])]
     for turn in replies:
         parts = _group(groups, turn.role)
+        beside: list[Part] = []
+        answers = False
         for part in turn.parts:
             if not isinstance(part, ToolResult):
-                parts.append(part)
+                beside.append(part)
             elif taken[part.call_id] > 0:
                 taken[part.call_id] -= 1
+                answers = True
             else:
                 counts.orphans += 1
-                parts += _orphan(part)
-    result = [Turn(role, tuple(parts)) for role, parts in groups if parts]
-    if not result and replies:
-        result.append(Turn("user", (Text(NO_CONTENT),)))
-    return result
+                beside += _orphan(part)
+        if answers:
+            joining, beside = divide_side_text(beside, side_text)
+            side += joining
+        parts += beside
+    if side:
+        results[-1] = ToolResult(results[-1].call_id, (*results[-1].parts, *side))
+    if groups[0][0] == "user":
+        groups[0] = ("user", [*results, *groups[0][1]])
+    elif results:
+        groups.insert(0, ("user", [*results]))
+    healed = [Turn(role, tuple(parts)) for role, parts in groups if parts]
+    if not healed and replies:
+        healed.append(Turn("user", (Text(NO_CONTENT),)))
+    return healed
 
 
 def _group(groups: list[tuple[Role, list[Part]]], role: Role) -> list[Part]:

@@ -49,19 +49,25 @@ def fold_system(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
                 result.append(turn)
     if current:
         result.append(Turn("user", tuple(current)))
-    return tuple(result), ((f"system: {folded} turns folded into their neighbours",) if folded else ())
+    return tuple(result), ((f"system: turns folded into their neighbours: {folded}",) if folded else ())
 
 
-def place_side_text(turns: Turns, mode: SideText) -> Turns:
-    """Text that a client sends beside tool results.
+def divide_side_text(beside: list[Part], mode: SideText) -> tuple[list[Text], list[Part]]:
+    """What a client sent beside tool results in one turn, as (what joins the last result, what stays a user turn).
 
-    "result": into the last result, so that no user turn stands inside the tool loop. "reminders": only what the client
-    wrote as `<system-reminder>`, a person's own words stay a user turn. "user": left alone. With a picture beside it
-    the text stays where the picture is.
+    "result": all text joins, so that no user turn stands inside the tool loop. "reminders": only what the client wrote
+    as `<system-reminder>`; a person's own words stay. "user": nothing joins. Text beside a picture stays with it.
     """
-    if mode == "user":
-        return turns
-    return tuple(_side_text_moved(turn, mode) if turn.role == "user" else turn for turn in turns)
+    if mode == "user" or any(isinstance(part, Image) for part in beside):
+        return [], beside
+    joining: list[Text] = []
+    staying: list[Part] = []
+    for part in beside:
+        if isinstance(part, Text) and (mode == "result" or _is_reminder(part)):
+            joining.append(part)
+        else:
+            staying.append(part)
+    return joining, staying
 
 
 def drop_reasoning(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
@@ -75,31 +81,12 @@ def drop_reasoning(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
         else:
             dropped += 1
             result.append(Turn(turn.role, tuple(kept)))
-    return tuple(result), ((f"reasoning: dropped from {dropped} earlier turns",) if dropped else ())
+    return tuple(result), ((f"reasoning: earlier turns it was dropped from: {dropped}",) if dropped else ())
 
 
 def _reminder(turn: Turn) -> str:
     text = "\n\n".join(part.text for part in turn.parts if isinstance(part, Text))
     return text if text.lstrip().startswith(_OPEN) else f"{_OPEN}\n{text}\n{_CLOSE}"
-
-
-def _side_text_moved(turn: Turn, mode: SideText) -> Turn:
-    if not isinstance(turn.parts[0], ToolResult) or isinstance(turn.parts[-1], ToolResult):
-        # A mended turn has its results first: no results, or nothing beside them.
-        return turn
-    results = [part for part in turn.parts if isinstance(part, ToolResult)]
-    rest = [part for part in turn.parts if not isinstance(part, ToolResult)]
-    if any(isinstance(part, Image) for part in rest):
-        return turn
-    moved: list[Text] = []
-    kept: list[Part] = []
-    for part in rest:
-        if isinstance(part, Text) and (mode == "result" or _is_reminder(part)):
-            moved.append(part)
-        else:
-            kept.append(part)
-    results[-1] = msgspec.structs.replace(results[-1], parts=(*results[-1].parts, *moved))
-    return Turn("user", (*results, *kept))
 
 
 def _is_reminder(text: Text) -> bool:

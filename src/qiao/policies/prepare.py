@@ -26,7 +26,7 @@ _OTHER_PROTOCOL = Target(model="", stop_limit=None, template_kwargs=False)
 class Switches(msgspec.Struct, frozen=True):
     """Choices of the person who runs the gateway.
 
-    * `side_text`: where text beside tool results goes, see `prefix.place_side_text`.
+    * `side_text`: where text beside tool results goes, see `prefix.divide_side_text`.
     * `reasoning`: what becomes of the reasoning of earlier turns; None: as the profile says.
     """
 
@@ -75,7 +75,7 @@ def prepare(
     notes: list[str] = []
     _, target = mend(conversation, target or _OTHER_PROTOCOL, quirks)
     resend = switches.reasoning or profile.resend
-    if profile.reasoning == "none":
+    if profile.reasoning == "none" or target.reasoning_field is None:
         resend = "drop"
     turns, applied = context.apply_edits(conversation.turns, conversation.edits, input_tokens)
     turns = _readable(turns, conversation, profile, documents, quirks, resend, notes)
@@ -143,12 +143,11 @@ def _placed(
     turns: blocks.Turns, profile: Profile, quirks: Quirks, switches: Switches, notes: list[str]
 ) -> blocks.Turns:
     """Every turn where the template takes it. Pairs come first: what is folded or moved hangs on them."""
-    turns, said = history.heal(turns)
+    turns, said = history.heal(turns, switches.side_text)
     notes += said
     if not profile.system_in_place or quirks.fold_system:
         turns, said = prefix.fold_system(turns)
         notes += said
-    turns = prefix.place_side_text(turns, switches.side_text)
     if Image in blocks.kinds(turns):
         turns, said = blocks.lift_images(turns)
         notes += said

@@ -57,9 +57,9 @@ def expand_references(turns: tuple[Turn, ...], tools: tuple[Tool, ...]) -> tuple
         result.append(msgspec.structs.replace(turn, parts=tuple(parts)))
     notes = []
     if expanded:
-        notes.append(f"tools: {expanded} references expanded")
+        notes.append(f"tools: references expanded: {expanded}")
     if unknown:
-        notes.append(f"tools: reference to unknown {', '.join(sorted(set(unknown)))}")
+        notes.append(f"tools: references to unknown tools: {', '.join(sorted(set(unknown)))}")
     return tuple(result), tuple(notes)
 
 
@@ -80,10 +80,10 @@ def offer(conversation: Conversation) -> tuple[tuple[Tool, ...], ToolChoice, tup
         added = _needed_by_grammar(conversation, listed, deferred)
         if added:
             listed += added
-            notes.append(f"tools: {', '.join(tool.name for tool in added)} listed for this request")
+            notes.append(f"tools: listed for this request: {', '.join(tool.name for tool in added)}")
         hidden = len(deferred) - len(added)
         if hidden:
-            notes.append(f"tools: {hidden} deferred")
+            notes.append(f"tools: deferred: {hidden}")
     if choice.mode == "tool" and all(tool.name != choice.name for tool in listed):
         notes.append(f"tool_choice: {choice.name} is not among the tools, left to the model")
         choice = msgspec.structs.replace(choice, mode="auto", name=None)
