@@ -39,7 +39,7 @@ EXTRAS: Final = frozenset(
 )
 """Engine options that a client may pass through. They shape the sampling and nothing that other clients share."""
 
-_READ: Final = frozenset(
+READ: Final = frozenset(
     {
         "context_management",
         "max_tokens",
@@ -137,7 +137,8 @@ def _fields(body: bytes) -> dict[str, msgspec.Raw]:
         kind = kind_of(body.lstrip()[:1])
         raise Fault("invalid_request", f"The request body must be a JSON object, not {kind}.") from error
     except msgspec.DecodeError as error:
-        raise Fault("invalid_request", f"The request body is not valid JSON: {error}.") from error
+        problem = str(error).removeprefix("JSON is malformed: ")
+        raise Fault("invalid_request", f"The request body is not valid JSON: {problem}.") from error
     except RecursionError as error:
         problem = f"The request body is nested too deeply; at most {MAX_DEPTH} levels are supported."
         raise Fault("invalid_request", problem) from error
@@ -215,5 +216,5 @@ def _extras(fields: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
 
 
 def _dropped(fields: dict[str, msgspec.Raw], ignored: list[str]) -> tuple[str, ...]:
-    names = [name for name, raw in fields.items() if name not in _READ and name not in EXTRAS and not is_null(raw)]
+    names = [name for name, raw in fields.items() if name not in READ and name not in EXTRAS and not is_null(raw)]
     return tuple(name[:MAX_NAME] for name in (names + ignored)[:MAX_DROPPED])
