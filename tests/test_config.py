@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qiao.config import Auth, Config, Origin, Server, options, resolve
@@ -244,7 +244,9 @@ def is_address(parse: Callable[[str], str], text: str) -> bool:
     return True
 
 
-@given(st.text(max_size=40))
+@given(st.text(max_size=40) | st.text(alphabet="htp:/?#@[]v1.0 ", max_size=20))
+@example("0/#")
+@example("http://h?")
 def test_any_text_is_an_address_or_refused(text: str) -> None:
     try:
         url = engine_url(text)

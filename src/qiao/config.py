@@ -81,7 +81,7 @@ class Upstream(msgspec.Struct, frozen=True):
     api_key: Annotated[Secret | None, About("key for the upstream", flag="--upstream-key")] = None
     flavor: Annotated[
         Literal["auto", "vllm", "sglang", "llamacpp", "openai"],
-        About("family of the upstream; auto asks it", flag="--flavor"),
+        About("family of the upstream; auto asks it", flag="--flavor", metavar="FAMILY"),
     ] = "auto"
     connect_timeout: Annotated[float, About("time to reach the upstream", kind="seconds", minimum=0.1)] = 10.0
     silence_timeout: Annotated[
@@ -160,9 +160,9 @@ class Folders(msgspec.Struct, frozen=True):
 class Log(msgspec.Struct, frozen=True):
     """What is written to stderr while the gateway runs."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], About("how much to log", flag="--log-level")] = (
-        "info"
-    )
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], About("how much to log", flag="--log-level", metavar="LEVEL")
+    ] = "info"
     json: Annotated[bool, About("write one JSON object a line", flag="--json-logs")] = False
 
 

@@ -108,8 +108,6 @@ class Option(msgspec.Struct, frozen=True):
         """What stands for the value in help texts."""
         if self.about.metavar:
             return self.about.metavar
-        if self.kind == "choice":
-            return "|".join(self.choices)
         return _METAVARS.get(self.kind, "TEXT")
 
     @property
@@ -333,15 +331,12 @@ def gateway_url(text: str) -> str:
 
 def _plain_url(text: str) -> str:
     whole = text if "://" in text else f"http://{text}"
-    parts = urlsplit(whole)
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.query
-        or parts.fragment
-        or "@" in parts.netloc
-    ):
+    # An empty query or fragment (`http://h?`) would swallow the path that is put behind it.
+    if not whole.isprintable() or any(character in whole for character in " ?#@"):
         raise ValueError
-    if parts.port == 0 or any(character.isspace() for character in whole):  # .port itself raises for what is no port
+    parts = urlsplit(whole)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
+    if parts.port == 0:  # .port itself raises for what is no port
         raise ValueError
     return whole.rstrip("/")

@@ -22,7 +22,8 @@ def cannot_listen(host: str, port: int, problem: OSError) -> StartError:
             return StartError(f"Port {port} on {host} is not allowed to this user.", hint="Choose a port above 1023.")
         case errno.EADDRNOTAVAIL:
             return StartError(
-                f"{host} is no address of this machine.", hint="--host takes 127.0.0.1, 0.0.0.0, or an address of its."
+                f"{host} is no address of this machine.",
+                hint="--host takes 127.0.0.1, 0.0.0.0 for all, or one of its addresses.",
             )
         case _:
             reason = problem.strerror or str(problem)

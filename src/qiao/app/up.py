@@ -87,7 +87,10 @@ def decide(config: Config, *, search_path: str | None = None) -> Plan:
         notices = tuple(f"{config.origin(key)} is for an engine started here and has no effect." for key in unused)
         return Plan("attach", config.upstream.url, notices)
     if config.engine.gguf is not None and not config.engine.gguf.is_file():
-        raise StartError(f"{config.origin('engine.gguf')} names {config.engine.gguf}, and there is no such file.")
+        raise StartError(
+            f"{config.origin('engine.gguf')} names {config.engine.gguf}, and there is no such file.",
+            hint="Check the path.",
+        )
     notices = ()
     if has_nvidia(search_path):
         notices = (_GPU_NOTICE,)

@@ -40,14 +40,20 @@ def _flag(each: Option) -> Callable[[_Function], _Function]:
 
 
 def _help(each: Option) -> str:
-    shown = [f"default: {each.default}"] if each.default not in (None, False, Path()) else []
-    if each.kind == "size" and isinstance(each.default, int):
-        shown = [f"default: {each.default // 2**20}MiB"]
-    if each.kind == "choice":
-        shown.insert(0, ", ".join(each.choices))
+    facts = [", ".join(each.choices)] if each.choices else []
+    if each.default not in (None, False, Path()):
+        facts.append(f"default: {_default(each)}")
     if each.variable:
-        shown.append(each.variable)
-    return f"{each.about.help[0].upper()}{each.about.help[1:]} [{'; '.join(shown)}]."
+        facts.append(each.variable)
+    return f"{each.about.help[0].upper()}{each.about.help[1:]} [{'; '.join(facts)}]."
+
+
+def _default(each: Option) -> str:
+    if each.kind == "size" and isinstance(each.default, int):
+        return f"{each.default // 2**20}MiB"
+    if each.kind == "seconds" and isinstance(each.default, float):
+        return f"{each.default:g}s"
+    return str(each.default)
 
 
 def configured(

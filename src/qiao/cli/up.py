@@ -39,7 +39,8 @@ def command(dry_run: bool, config_file: str | None, **flags: Any) -> None:
 
 def _print_plan(config: Config, plan: Plan) -> None:
     what = "attach to" if plan.kind == "attach" else "start"
-    click.echo(f"would {what} {plan.target} and serve http://{config.server.host}:{config.server.port}")
+    where = f"port {config.server.port}" if config.server.port else "a free port"
+    click.echo(f"would {what} {plan.target} and serve on {where} of {config.server.host}")
     click.echo(config.describe())
     for notice in plan.notices:
         say_note(notice)

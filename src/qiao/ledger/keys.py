@@ -24,8 +24,6 @@ from qiao.options import Secret
 FILE_NAME = "key"
 PREFIX = "sk-qiao-"
 
-_MEND = "Leave --api-key away to use the generated key (`qiao key` prints it, `qiao key --new` makes another)."
-
 
 class KeyRing:
     """The keys that open the gateway. Without any key every request is let in (`--no-auth`)."""
@@ -128,8 +126,10 @@ def admit(config: Config) -> Config:
     assert config.auth.api_key is not None
     weak = None if config.server.is_loopback else weakness(config.auth.api_key.reveal())
     if weak:
+        origin = config.origin("auth.api_key")
         raise ConfigurationError(
-            f"{host} is reachable from outside, and the key from {config.origin('auth.api_key')} {weak}.", hint=_MEND
+            f"{host} is reachable from outside, and the key from {origin} {weak}.",
+            hint=f"Leave {origin} away to use the generated key: `qiao key` prints it, `qiao key --new` makes another.",
         )
     return config
 
