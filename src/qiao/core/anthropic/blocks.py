@@ -43,14 +43,16 @@ def parts_of(block: wire.ContentBlock, path: str) -> list[Part]:
         case wire.ToolResultBlock():
             return [_tool_result(block, path)]
         case wire.ThinkingBlock():
-            return _reasoning(block)
+            return _reasoning(block.thinking or unseal(block.signature), block.signature)
+        case wire.RedactedThinkingBlock(data=data):
+            return _reasoning(unseal(data), data)
         case wire.ImageBlock():
             return [_image(block, path)]
         case wire.DocumentBlock():
             return list(_document(block, path))
         case wire.SearchResultBlock():
             return [_search_result(block)]
-        case wire.RedactedThinkingBlock() | wire.FallbackBlock() | wire.McpToolListingBlock():
+        case wire.FallbackBlock() | wire.McpToolListingBlock():
             return []
         case wire.CompactionBlock(content=summary):
             return [Text(f"Summary of the conversation so far:\n\n{summary}")] if summary else []
@@ -81,12 +83,9 @@ def parts_of(block: wire.ContentBlock, path: str) -> list[Part]:
             assert_never(block)
 
 
-def _reasoning(block: wire.ThinkingBlock) -> list[Part]:
-    # Without words a signature alone is kept: it may seal reasoning that was not shown.
-    if not block.thinking and not block.signature:
-        return []
-    # With `display: "omitted"` our signature carries the words.
-    return [Reasoning(block.thinking or unseal(block.signature) or "", block.signature)]
+def _reasoning(words: str | None, signature: str | None) -> list[Part]:
+    """Nothing for a block whose words only Anthropic can read; our own come back out of the signature."""
+    return [Reasoning(words, signature)] if words else []
 
 
 def _tool_result(block: wire.ToolResultBlock, path: str) -> ToolResult:

@@ -28,6 +28,6 @@ def from_client(call_id: str) -> str:
         return call_id
     encoded = call_id[len(_PREFIX) :]
     try:
-        return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode("utf-8", "surrogatepass")
+        return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode("utf-8")
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return call_id

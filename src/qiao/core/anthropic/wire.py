@@ -73,7 +73,7 @@ class ThinkingBlock(Block, frozen=True, tag="thinking"):
 
 
 class RedactedThinkingBlock(Block, frozen=True, tag="redacted_thinking"):
-    pass
+    data: str | None = None
 
 
 class ToolUseBlock(Block, frozen=True, tag="tool_use"):
