@@ -7,7 +7,7 @@ history of turn n+1 still begins with the mended history of turn n.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 
 import msgspec
 
@@ -187,9 +187,10 @@ def _calls_of(
     parts: list[Part] = []
     for part in exchange.assistant:
         if isinstance(part, ToolCall):
-            arguments = _object(part.arguments)
+            call_id, arguments = ids.unique(part.id), _object(part.arguments)
             counts.arguments += arguments is not part.arguments
-            call = ToolCall(ids.unique(part.id), part.name, arguments)
+            is_right = call_id is part.id and arguments is part.arguments
+            call = part if is_right else ToolCall(call_id, part.name, arguments)
             calls.append((part.id, call))
             parts.append(call)
         else:
@@ -216,6 +217,8 @@ def _replies(
     calls: list[tuple[str, ToolCall]], replies: list[Turn], counts: _Counts, side_text: SideText
 ) -> list[Turn]:
     """What follows an assistant turn: the results in call order, then all else in its own order."""
+    if len(replies) == 1 and (turn := _as_it_should_be(calls, replies[0])) is not None:
+        return [turn]
     waiting: dict[str, deque[ToolResult]] = {}
     for turn in replies:
         for part in turn.parts:
@@ -229,7 +232,9 @@ def _replies(
             counts.synthetic += 1
             results.append(ToolResult(call.id, (Text(NO_RESULT),)))
     # The first results of an id were taken; as many are passed over on the way through the turns.
-    taken = Counter(original for original, _ in calls)
+    taken: dict[str, int] = {}
+    for original, _ in calls:
+        taken[original] = taken.get(original, 0) + 1
     side: list[Text] = []
     groups: list[tuple[Role, list[Part]]] = [("user", [])]
     for turn in replies:
@@ -239,7 +244,7 @@ def _replies(
         for part in turn.parts:
             if not isinstance(part, ToolResult):
                 beside.append(part)
-            elif taken[part.call_id] > 0:
+            elif taken.get(part.call_id, 0) > 0:
                 taken[part.call_id] -= 1
                 answers = True
             else:
@@ -261,6 +266,22 @@ def _replies(
     return healed
 
 
+def _as_it_should_be(calls: list[tuple[str, ToolCall]], turn: Turn) -> Turn | None:
+    """The one turn between two answers where it needs no mending, as nearly every one: one result for each call in
+    order and nothing beside them, or no calls and no results. None: it has to be looked at closely."""
+    if not calls:
+        has_result = any(type(part) is ToolResult for part in turn.parts)
+        return turn if turn.parts and not has_result else None
+    if turn.role != "user" or len(turn.parts) != len(calls):
+        return None
+    results: list[Part] = []
+    for (original, call), part in zip(calls, turn.parts, strict=True):
+        if not isinstance(part, ToolResult) or part.call_id != original:
+            return None
+        results.append(_settled(part, call.id))
+    return Turn("user", tuple(results))
+
+
 def _group(groups: list[tuple[Role, list[Part]]], role: Role) -> list[Part]:
     """The last group, if it is of `role`, else a new one; an empty one does not part its neighbours."""
     if not groups[-1][1] and groups[-1][0] != role:
@@ -273,6 +294,8 @@ def _group(groups: list[tuple[Role, list[Part]]], role: Role) -> list[Part]:
 def _settled(result: ToolResult, call_id: str) -> ToolResult:
     """A result that says something, and says that it is an error in words: the protocol has no field for it."""
     parts = [part for part in result.parts if not (isinstance(part, Text) and _is_blank(part.text))]
+    if parts and not result.is_error and len(parts) == len(result.parts) and result.call_id == call_id:
+        return result
     if not parts:
         parts.append(Text(NO_OUTPUT))
     if result.is_error:
