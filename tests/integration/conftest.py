@@ -116,8 +116,14 @@ def stages(_opened: Stages) -> Iterator[Stages]:
     """
     used: list[Stage] = []
 
-    def begun(model: str = MODEL, *arguments: str, behaviour: Behaviour | None = None, key: str | None = None) -> Stage:
-        stage = _opened(model, behaviour or MODELS[model], *arguments, key=key)
+    def begun(
+        model: str = MODEL,
+        *arguments: str,
+        behaviour: Behaviour | None = None,
+        key: str | None = None,
+        own_key: bool = True,
+    ) -> Stage:
+        stage = _opened(model, behaviour or MODELS[model], *arguments, key=key, own_key=own_key)
         stage.begin()
         used.append(stage)
         return stage

@@ -151,9 +151,8 @@ NONSENSE: list[bytes] = [
 @pytest.mark.parametrize("body", NONSENSE, ids=lambda body: body[:40].decode("latin-1"))
 def test_nonsense_gets_a_400_that_says_where(stage: Stage, body: bytes) -> None:
     assert is_anthropic_error(post(stage, body), 400, "invalid_request_error")
-    assert is_anthropic_error(post(stage, body, "/v1/messages/count_tokens"), 400, "invalid_request_error") or (
-        b"max_tokens" in body
-    )
+    if b"max_tokens" not in body:
+        assert is_anthropic_error(post(stage, body, "/v1/messages/count_tokens"), 400, "invalid_request_error")
     assert stage.engine.chats == []
 
 
@@ -216,11 +215,11 @@ def test_bad_http_is_answered_and_does_no_harm(stage: Stage) -> None:
             connection.sendall(raw)
             connection.settimeout(5)
             answer = connection.recv(65536)
-            assert answer.startswith(b"HTTP/1.1 400") or answer == b""
+            assert answer.partition(b" ")[2].startswith(b"400 ")
     huge = b"GET / HTTP/1.1\r\nX-Big: " + b"a" * 200_000 + b"\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(huge)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 4")
+        assert connection.recv(65536).partition(b" ")[2].startswith((b"400 ", b"431 "))
     assert post(stage, asked("yes")).status == 200
 
 

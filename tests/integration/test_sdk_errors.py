@@ -31,7 +31,7 @@ EARLY: dict[str, tuple[Step, int, str, str]] = {
     "too long": (refusal(400, OVERFLOW), 400, "BadRequestError", "prompt is too long: "),
     "the upstream's key": (refusal(401, "Unauthorized"), 502, "InternalServerError", "upstream"),
     "too many requests": (refusal(429, "slow down", headers={"Retry-After": "1"}), 429, "RateLimitError", "slow down"),
-    "a crash": (refusal(500, "Internal server error"), 500, "InternalServerError", "Internal server error"),
+    "a crash": (refusal(500, "Internal server error"), 502, "InternalServerError", "Internal server error"),
     "a proxy's page": (Step(status=502, body="<html>Bad Gateway</html>"), 502, "InternalServerError", ""),
     "overloaded": (refusal(503, "The server is overloaded"), 529, "OverloadedError", ""),
 }
