@@ -96,10 +96,12 @@ def _spoken_turns(role: Role, content: str | list[wire.ContentBlock], path: str,
     speaker = role
     parts: list[Part] = []
     for index, block in enumerate(content):
+        where = f"{path}.content.{index}"
+        is_compaction = isinstance(block, wire.CompactionBlock)
         if isinstance(block, wire.CompactionBlock):
-            _change_tools(block.tool_changes or (), f"{path}.content.{index}.tool_changes", toolbox)
-        for part in parts_of(block, f"{path}.content.{index}"):
-            owner = "user" if isinstance(block, wire.CompactionBlock) else _speaker(part, role)
+            _change_tools(block.tool_changes or (), f"{where}.tool_changes", toolbox)
+        for part in parts_of(block, where):
+            owner = "user" if is_compaction else _speaker(part, role)
             if owner != speaker:
                 if parts:
                     turns.append(Turn(speaker, tuple(parts)))
@@ -112,12 +114,12 @@ def _spoken_turns(role: Role, content: str | list[wire.ContentBlock], path: str,
 
 def _speaker(part: Part, role: Role) -> Role:
     match part:
+        case Text():
+            return role
         case Reasoning() | ToolCall():
             return "assistant"
         case ToolResult() | Image() | Document():
             return "user"
-        case Text():
-            return role
 
 
 def _system_parts(message: wire.Message, path: str, toolbox: Toolbox) -> tuple[Part, ...]:
