@@ -5,6 +5,7 @@ Verified with Claude Code 2.1.330. Each variable carries its reason, which `qiao
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -180,8 +181,8 @@ _NO_SESSION = frozenset({"--version", "-v", "--help", "-h"})
 
 def is_session(arguments: Sequence[str]) -> bool:
     """Whether these arguments start a conversation, and not one of Claude Code's own commands."""
-    first = next(iter(arguments), None)
-    return first not in _SUBCOMMANDS and not _NO_SESSION & set(arguments)
+    options = list(itertools.takewhile(lambda each: each != "--", arguments))
+    return not (options and options[0] in _SUBCOMMANDS) and _NO_SESSION.isdisjoint(options)
 
 
 def trim(window: int | None, arguments: Sequence[str]) -> Trim:
