@@ -47,7 +47,8 @@ LARGEST_BODY = 64 * 2**20
 class Recorded:
     """One request as it arrived, and what became of it. Times are seconds of `time.monotonic`.
 
-    `prompt` is the text that the chat template makes of it; `turn` the step of its script.
+    `prompt` is the text that the chat template makes of it; `turn` the step of its script. `disconnected_at`: the
+    client left before the answer was over; `hung_up`: the script made us leave.
     """
 
     number: int
@@ -62,6 +63,7 @@ class Recorded:
     refusal: dict[str, Any] | None = None
     finished_at: float | None = None
     disconnected_at: float | None = None
+    hung_up: bool = False
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -162,7 +164,8 @@ class FakeEngine:
             record.status, record.refusal = refused.status, refused.body
             answer = _json(refused.status, refused.body)
         except (asyncio.CancelledError, ConnectionResetError):
-            record.disconnected_at = time.monotonic()
+            if not record.hung_up:
+                record.disconnected_at = time.monotonic()
             raise
         finally:
             record.finished_at = time.monotonic()
@@ -250,7 +253,7 @@ class FakeEngine:
             elif isinstance(part, Break) and part.how == "error":
                 return _json(500, DEATH if part.body is None else part.body)
             elif isinstance(part, Break):
-                _reset(http, abruptly=part.how == "reset")
+                await _hang_up(http, abruptly=part.how == "reset")
         return _json(200, whole(step, outcome, request))
 
     async def _streamed(self, http: web.Request, step: Step, request: Request) -> web.StreamResponse:
@@ -274,7 +277,7 @@ class FakeEngine:
                 await asyncio.sleep(output.seconds)
             elif output.how == "reset":
                 await asyncio.sleep(0.02)
-                _reset(http, abruptly=True)
+                await _hang_up(http, abruptly=True)
         await _write(response, pending, step, is_last=True)
         await response.write_eof()
         return response
@@ -360,15 +363,16 @@ async def _write(response: web.StreamResponse, pending: bytearray, step: Step, *
         await asyncio.sleep(step.between)
 
 
-def _reset(http: web.Request, *, abruptly: bool) -> None:
-    """Close the connection under the client, with a TCP reset when `abruptly`."""
+async def _hang_up(http: web.Request, *, abruptly: bool) -> None:
+    """Close the connection under the client, with a TCP reset when `abruptly`. The server cancels us then."""
+    http[RECORD].hung_up = True
     transport = http.transport
     if transport is not None:
         if abruptly:
             linger = struct.pack("ii", 1, 0)
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         transport.abort()
-    raise ConnectionResetError("the script asked for it")
+    await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager

@@ -71,7 +71,12 @@ class Tap:
     _connections: list[_Connection] = field(default_factory=list)
 
     def forget(self) -> None:
-        self._connections.clear()
+        """Begin anew. A connection that a client keeps stays open; only what passed on it is dropped."""
+        self._connections = [connection for connection in self._connections if not connection.is_over]
+        for connection in self._connections:
+            connection.up.clear()
+            connection.down.clear()
+            connection.arrived.clear()
 
     @property
     def exchanges(self) -> list[Exchange]:
