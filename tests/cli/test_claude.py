@@ -17,14 +17,25 @@ from tests.support.claude_code import PROGRAM
 from tests.support.command import Person
 from tests.support.gateway import Gateway
 
-STAND_IN = f"""#!{sys.executable}
+# The shell looks first: a Python that starts has already changed how signals are treated.
+SHELL_PART = """#!/bin/sh
+IGNORED=$(sed -n 's/SigIgn:[[:space:]]*//p' /proc/$$/status) exec "{python}" "$0.py" "$@"
+"""
+PYTHON_PART = """
 import json, os, signal, sys, time
+
 if sys.argv[1:] == ["--version"]:
     print("2.1.330 (Claude Code)")
     sys.exit(0)
-ignored = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("SigIgn"))
-json.dump({{"arguments": sys.argv[1:], "environment": dict(os.environ), "process": os.getpid(),
-           "stdin": "" if sys.stdin.isatty() else sys.stdin.read(), "ignored": ignored}}, open("seen.json", "w"))
+found = {
+    "arguments": sys.argv[1:],
+    "environment": dict(os.environ),
+    "process": os.getpid(),
+    "stdin": sys.stdin.read(),
+    "ignored": os.environ["IGNORED"],
+}
+with open("seen.json", "w") as file:
+    json.dump(found, file)
 if "wait" in sys.argv:
     signal.signal(signal.SIGINT, lambda *_: sys.exit(77))
     print("waiting", flush=True)
@@ -35,10 +46,12 @@ sys.exit(42)
 
 
 @pytest.fixture
-def stand_in(somebody: Person, tmp_path: Path) -> Path:
+def stand_in(tmp_path: Path) -> Path:
+    """A program in the place of Claude Code that writes down what it was given."""
     path = tmp_path / "claude"
-    path.write_text(STAND_IN, "utf-8")
+    path.write_text(SHELL_PART.format(python=sys.executable), "utf-8")
     path.chmod(0o755)
+    (tmp_path / "claude.py").write_text(PYTHON_PART, "utf-8")
     return path
 
 
