@@ -81,7 +81,7 @@ def _clear_thinking(turns: Turns, edit: ClearThinking) -> tuple[Turns, AppliedEd
     if edit.keep is None:
         return turns, None
     thinking = [i for i, turn in enumerate(turns) if any(isinstance(part, Reasoning) for part in turn.parts)]
-    cleared = set(thinking[: len(thinking) - edit.keep] if edit.keep else thinking)
+    cleared = set(thinking[: max(0, len(thinking) - edit.keep)])
     if not cleared:
         return turns, None
     freed = sum(_tokens(part) for i in cleared for part in turns[i].parts if isinstance(part, Reasoning))
@@ -103,9 +103,9 @@ def _clear_tool_uses(turns: Turns, edit: ClearToolUses, input_tokens: int | None
         reached = estimate_tokens(turns) if input_tokens is None else input_tokens
     if reached <= edit.trigger:
         return turns, None
-    old = calls[: len(calls) - edit.keep] if edit.keep else calls
-    ids = {call.id for call in old if call.name not in edit.exclude_tools}
-    ids -= {call.id for call in calls[len(calls) - edit.keep :]} if edit.keep else set()
+    first_kept = max(0, len(calls) - edit.keep)
+    ids = {call.id for call in calls[:first_kept] if call.name not in edit.exclude_tools}
+    ids -= {call.id for call in calls[first_kept:]}
     freed = 0
     cleared = 0
     result: list[Turn] = []

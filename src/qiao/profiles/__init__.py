@@ -14,6 +14,11 @@ from qiao.profiles.profile import Profile, match
 __all__ = ["FAMILIES", "UNKNOWN", "Profile", "find"]
 
 
-def find(model_name: str) -> Profile:
-    """The profile of the model that the engine serves as `model_name` (also a path or a file name)."""
-    return match(model_name, FAMILIES, UNKNOWN)
+def find(*names: str | None) -> Profile:
+    """The profile of a model that is known by `names`: the path it was loaded from, the name it is served under.
+
+    The first name of a known family decides; without one, the last name gives the unknown model its plain id.
+    """
+    known = [name for name in names if name]
+    found = [match(name, FAMILIES, UNKNOWN) for name in known] or [match("", FAMILIES, UNKNOWN)]
+    return next((profile for profile in found if profile.family != UNKNOWN.family), found[-1])

@@ -1,7 +1,7 @@
 """What an engine's version of the OpenAI protocol understands, as far as its name and version tell.
 
 Facts only; what a probe or a refusal of the live server taught replaces them. Where a version is unknown, the value
-that every version accepts is taken: a field that an engine ignores costs nothing, one that it refuses costs the session.
+that every version accepts is taken: a field that an engine ignores costs nothing, one that it refuses costs a session.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from qiao.core.openai.target import Flavor, Target
-from qiao.profiles import find
+from qiao.profiles import Profile, find
 
 # Strongest last; the order is that of openai's own type.
 ALL_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -44,11 +44,15 @@ def version_of(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(number) for number in found[1].split(".")) if found else None
 
 
-def target_for(flavor: Flavor, version: str | None, model: str) -> Target:
-    """The `Target` of an engine of family `flavor` in `version` (as it tells it, or None) that serves `model`."""
+def target_for(flavor: Flavor, version: str | None, model: str, *, root: str | None = None) -> Target:
+    """The `Target` of an engine of family `flavor` in `version` (as it tells it, or None) that serves `model`.
+
+    `root`: the path that the model was loaded from, if the engine tells it; a served name may hide the family.
+    """
+    profile = find(root, model)
     match flavor:
         case "vllm":
-            return _vllm(version_of(version), model)
+            return _vllm(version_of(version), model, profile)
         case "sglang":
             return Target(
                 model=model,
@@ -56,7 +60,7 @@ def target_for(flavor: Flavor, version: str | None, model: str) -> Target:
                 # No limit in its protocol file; the match comes back as `matched_stop`.
                 stop_limit=None,
                 continuous_usage=False,
-                effort_values=_template_efforts(model, THREE_EFFORTS),
+                effort_values=_template_efforts(profile, THREE_EFFORTS),
                 reasoning_field="reasoning_content",
             )
         case "llamacpp":
@@ -84,7 +88,7 @@ def target_for(flavor: Flavor, version: str | None, model: str) -> Target:
             )
 
 
-def _vllm(version: tuple[int, ...] | None, model: str) -> Target:
+def _vllm(version: tuple[int, ...] | None, model: str, profile: Profile) -> Target:
     knows_all = version is not None and version >= _VLLM_ALL_EFFORTS
     is_old = version is not None and version < _VLLM_REASONING
     return Target(
@@ -95,18 +99,17 @@ def _vllm(version: tuple[int, ...] | None, model: str) -> Target:
         # Off: without a reasoning parser of known tags, vLLM answers 400 to `thinking_token_budget`
         # (vllm#57830), and the version does not tell how the server was started.
         thinking_budget=False,
-        effort_values=_template_efforts(model, ALL_EFFORTS if knows_all else THREE_EFFORTS),
+        effort_values=_template_efforts(profile, ALL_EFFORTS if knows_all else THREE_EFFORTS),
         reasoning_field="reasoning_content" if is_old else "reasoning",
     )
 
 
-def _template_efforts(model: str, engine: tuple[str, ...]) -> tuple[str, ...]:
+def _template_efforts(profile: Profile, engine: tuple[str, ...]) -> tuple[str, ...]:
     """The words that both the engine's field and the model's template take.
 
     The engine hands the word to the template, and a template may raise on one that it does not know. "none" is the
     engine's own word for switching a hybrid off, so a template without any scale leaves it usable.
     """
-    profile = find(model)
     if profile.effort:
         return tuple(word for word in engine if word in profile.effort)
     if profile.reasoning == "hybrid" and profile.family != "unknown":

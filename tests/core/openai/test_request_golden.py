@@ -23,10 +23,14 @@ from qiao.policies import Prepared, Switches, document_key, documents_needed, pr
 from qiao.policies.quirks import Quirks
 from qiao.profiles import find
 from qiao.profiles.engines import target_for
+from tests.fakes import hygiene, validation
+from tests.fakes.behaviour import Behaviour
 
 FOLDER = Path(__file__).parents[2] / "golden" / "openai_request"
 CASES = sorted(FOLDER.glob("*.case"))
 DASHES = "\n----------\n"
+# All but the cases in which nothing is sent.
+SENT = [path for path in CASES if '\n  "fault": ' not in path.read_text("utf-8")]
 
 
 def settings_of(line: str) -> dict[str, str]:
@@ -90,6 +94,20 @@ def test_case(path: Path) -> None:
         return
     assert dashes, "no line of ten dashes"
     assert actual == expected.rstrip("\n")
+
+
+@pytest.mark.parametrize("path", SENT, ids=lambda path: path.stem)
+def test_no_engine_has_a_reason_to_refuse(path: Path) -> None:
+    """The expected bodies, against what a recorded vLLM 0.32 refuses and what no model can make sense of."""
+    given, _, expected = path.read_text("utf-8").partition(DASHES)
+    body = json.loads(expected)["body"]
+    chosen = settings_of(given.split("\n")[1])
+    validation.check_shape(body)
+    validation.check_fields(body)
+    sees = find(chosen["model"]).images is not False
+    validation.check_conversation(body, chosen["model"], Behaviour(multimodal=sees))
+    validation.check_sampling(body, int(chosen.get("window", 262_144)))
+    assert hygiene.problems(body) == []
 
 
 def test_there_are_cases() -> None:
