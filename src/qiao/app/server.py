@@ -149,6 +149,8 @@ def create_server(gateway: Gateway, *, needs_key: bool, hosts: Iterable[str] = (
         "access_log": None,
         "keepalive_timeout": 75.0,
         "lingering_time": 1.0,
+        # Bodies are decompressed in `body`, under the limit and with Anthropic's error codes.
+        "auto_decompress": False,
         "max_line_size": settings.max_header,
         "max_field_size": settings.max_header,
     }
