@@ -3,7 +3,8 @@
     python -m bench.engine --port 0 --interval 0.02
 
 It prints its port. `max_tokens` is the number of chunks of a streamed answer; the model `paced` sends one every
-`interval` seconds, the model `instant` all of them at once. A hand-written protocol, so that it costs little.
+`interval` seconds, the model `instant` all of them at once, the model `prefill` all of them 5 ms after it accepted the
+request. A hand-written protocol, so that it costs little.
 """
 
 from __future__ import annotations
@@ -13,14 +14,20 @@ import asyncio
 import random
 import re
 import sys
+import time
 from typing import cast
 
 from qiao.app.loop import run
 
 MODELS = (
-    b'{"object":"list","data":[{"id":"paced","object":"model","owned_by":"vllm","max_model_len":131072},'
-    b'{"id":"instant","object":"model","owned_by":"vllm","max_model_len":131072}]}'
+    b'{"object":"list","data":['
+    + b",".join(
+        b'{"id":"%s","object":"model","owned_by":"vllm","max_model_len":131072}' % name
+        for name in (b"paced", b"instant", b"prefill")
+    )
+    + b"]}"
 )
+PREFILL = 0.005
 _HEAD = (
     b'data: {"id":"chatcmpl-9f0c2b7d8e6a4f31","object":"chat.completion.chunk","created":1795341600,"model":"paced",'
 )
@@ -122,11 +129,19 @@ class Engine(asyncio.Protocol):
         )
         if b'"paced"' not in body:
             pieces = b"".join(frame(chunk(number, with_usage=with_usage)) for number in range(1, count + 1))
-            self._transport.write(pieces + ending(count))
+            if b'"prefill"' in body:
+                self._prefilling = asyncio.ensure_future(self._later(pieces + ending(count)))
+            else:
+                self._transport.write(pieces + ending(count))
             return
         # Streams begin out of step, or their chunks would arrive together and be cheap.
         start = self._loop.time() + random.random() * self._interval
         self._timer = self._loop.call_at(start, self._tick, 1, count, with_usage, start)
+
+    async def _later(self, data: bytes) -> None:
+        # In a thread: the loop's own timers are only good to a millisecond, which is what is measured here.
+        await asyncio.to_thread(time.sleep, PREFILL)
+        self._transport.write(data)
 
     def _tick(self, number: int, count: int, with_usage: bool, due: float) -> None:
         if number > count:
