@@ -61,11 +61,12 @@ class GatewayClient:
         """The models, the main one first. Raises `UpstreamError`."""
         reply = await self._get("/v1/models?limit=1000")
         listed = self._checked(reply).get("data")
-        if not isinstance(listed, list) or not listed:
+        models = tuple(_facts(each) for each in listed if _is_model(each)) if isinstance(listed, list) else ()
+        if not models:
             raise UpstreamError(
                 f"The gateway at {self.url} lists no model.", hint="Check that its upstream runs and serves a model."
             )
-        return tuple(_facts(each) for each in listed if isinstance(each, dict) and isinstance(each.get("id"), str))
+        return models
 
     async def message(self, body: dict[str, Any]) -> dict[str, Any]:
         """One whole answer. Raises `UpstreamError`."""
@@ -126,6 +127,10 @@ class GatewayClient:
             f"No gateway answers at {self.url}.",
             hint="Start one with `qiao up`, or name the one that runs with --url.",
         )
+
+
+def _is_model(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("id"), str)
 
 
 def _facts(model: dict[str, Any]) -> ModelFacts:
