@@ -1,0 +1,247 @@
+"""A long conversation cut down for a small window: what an agent's client sends, for a model that takes 2k tokens.
+
+Only what is over the target is shortened, and in this order: tools to their names and one line (their schemas stay,
+for the grammar), reminders of the client away, the system prompt to its first sentences, old turns away, long tool
+results to their ends. The user's last words are always kept whole; what then still does not fit is the engine's to
+refuse. The head of the prompt depends on nothing that a further turn changes, and old turns go many at a time, so
+that the engine's prompt cache stays useful.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from qiao.core.conversation import Conversation, Part, ResultPart, Text, Tool, ToolCall, ToolResult, Turn
+
+DEFAULT_TARGET = 2000
+"""Tokens of a prompt. A 135M model reads them in under 10 s on two cores."""
+
+_CHARACTERS_A_TOKEN = 3.5
+_SYSTEM_CHARACTERS = 400
+_DESCRIPTION_CHARACTERS = 90
+_LEAST_RESULT = 400
+_LEAST_TURNS_SHARE = 0.4
+_REMINDER = re.compile(r"\s*<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'`*#<(-])|\n{2,}")
+
+
+class Shortened(msgspec.Struct, frozen=True):
+    """The conversation to send, and what was left out in one line; empty if nothing was."""
+
+    conversation: Conversation
+    note: str = ""
+
+
+def estimate(text: str) -> int:
+    """Tokens of `text`, rather too many than too few for English and code."""
+    return int(len(text.encode()) / _CHARACTERS_A_TOKEN) + 1
+
+
+def shorten(
+    conversation: Conversation, *, target: int = DEFAULT_TARGET, count: Callable[[str], int] = estimate
+) -> Shortened:
+    """`conversation` with a prompt of about `target` tokens, as `count` counts them."""
+    if _size(conversation, count) <= target:
+        return Shortened(conversation)
+    notes: list[str] = []
+    tools = tuple(_one_line(tool) for tool in conversation.tools)
+    if _written(tools) < _written(conversation.tools):
+        notes.append(f"{len(tools)} tools to names")
+    system = _shortened_system(conversation.system, notes)
+    turns = _without_reminders(conversation.turns)
+    if turns != conversation.turns:
+        notes.append("the client's reminders left out")
+    head = sum(count(text) for text in system) + count("\n".join(_line(tool) for tool in tools))
+    room = max(target - head, int(target * _LEAST_TURNS_SHARE))
+    kept = _last_turns(turns, room, count)
+    if len(kept) < len(turns):
+        notes.append(f"{len(kept)} of {len(turns)} turns")
+    kept, cut = _cut_results(kept, room, count)
+    if cut:
+        notes.append(f"{cut} tool results cut")
+    short = msgspec.structs.replace(conversation, system=system, tools=tools, turns=kept)
+    return Shortened(short, "shortened: " + ", ".join(notes) if notes else "")
+
+
+def _size(conversation: Conversation, count: Callable[[str], int]) -> int:
+    tools = sum(count(_line(tool)) for tool in conversation.tools) if conversation.tool_choice.mode != "none" else 0
+    return tools + sum(map(count, conversation.system)) + sum(_turn_size(turn, count) for turn in conversation.turns)
+
+
+def _turn_size(turn: Turn, count: Callable[[str], int]) -> int:
+    return sum(count(_words(part)) for part in turn.parts) + 6
+
+
+def _words(part: Part | ResultPart) -> str:
+    match part:
+        case Text():
+            return part.text
+        case ToolCall():
+            return part.name + part.arguments
+        case ToolResult():
+            return "\n".join(_words(inner) for inner in part.parts)
+        case _:
+            return ""
+
+
+# -- the head: tools and system prompt ----------------------------------------------------------------------------
+
+
+def _one_line(tool: Tool) -> Tool:
+    return msgspec.structs.replace(tool, description=_beginning(tool.description, _DESCRIPTION_CHARACTERS))
+
+
+def _line(tool: Tool) -> str:
+    return f"{tool.name}: {tool.description}"
+
+
+def _written(tools: tuple[Tool, ...]) -> int:
+    return sum(len(tool.description) for tool in tools)
+
+
+def _beginning(text: str, most: int) -> str:
+    """The first sentences of `text` that fit into `most` characters, or as much of the first as does."""
+    kept = ""
+    for sentence in _SENTENCE_END.split(text.strip()):
+        plain = " ".join(sentence.split())
+        if kept and len(kept) + 1 + len(plain) > most:
+            break
+        kept = f"{kept} {plain}".strip()
+        if len(kept) >= most:
+            break
+    if len(kept) <= most:
+        return kept
+    return kept[:most].rsplit(" ", 1)[0] + " …"
+
+
+def _shortened_system(blocks: tuple[str, ...], notes: list[str]) -> tuple[str, ...]:
+    """The first sentences: who the model is to be. An agent's rules and a small model's window do not go together."""
+    kept: list[str] = []
+    left = _SYSTEM_CHARACTERS
+    for block in blocks:
+        plain = _REMINDER.sub("\n", block).strip()
+        if not plain or left <= 0:
+            continue
+        beginning = _beginning(plain, left)
+        kept.append(beginning)
+        left -= len(beginning)
+    before, after = sum(map(len, blocks)), sum(map(len, kept))
+    if after < before:
+        notes.append(f"system {_kilobytes(before)} to {_kilobytes(after)}")
+    return tuple(kept)
+
+
+def _kilobytes(characters: int) -> str:
+    return f"{characters / 1024:.1f} KB"
+
+
+# -- turns --------------------------------------------------------------------------------------------------------
+
+
+def _without_reminders(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The turns without what the client itself put in; a turn that held nothing else goes too."""
+    kept: list[Turn] = []
+    for turn in turns:
+        if turn.role == "system":
+            continue
+        parts = tuple(part for part in map(_without_reminder, turn.parts) if not _is_empty(part))
+        if parts or turn is turns[-1]:
+            kept.append(msgspec.structs.replace(turn, parts=parts or turn.parts))
+    return tuple(kept) or turns
+
+
+def _without_reminder(part: Part) -> Part:
+    match part:
+        case Text() if "<system-reminder>" in part.text:
+            return Text(_REMINDER.sub("\n", part.text).strip())
+        case ToolResult():
+            inner = tuple(
+                Text(_REMINDER.sub("\n", block.text).strip())
+                if isinstance(block, Text) and "<system-reminder>" in block.text
+                else block
+                for block in part.parts
+            )
+            return msgspec.structs.replace(part, parts=inner) if inner != part.parts else part
+        case _:
+            return part
+
+
+def _is_empty(part: Part) -> bool:
+    return isinstance(part, Text) and not part.text.strip()
+
+
+def _has_user_text(turn: Turn) -> bool:
+    return turn.role == "user" and any(isinstance(part, Text) for part in turn.parts)
+
+
+def _last_turns(turns: tuple[Turn, ...], room: int, count: Callable[[str], int]) -> tuple[Turn, ...]:
+    """The last turns that fit into `room` tokens, calls with their results, and the user's last words before them."""
+    sizes = [_turn_size(turn, count) for turn in turns]
+    if sum(sizes) <= room:
+        return turns
+    asked = max((place for place, turn in enumerate(turns) if _has_user_text(turn)), default=0)
+    start = _first_that_fits(sizes, room)
+    opening = next((place for place in range(start, asked + 1) if _has_user_text(turns[place])), None)
+    if opening is not None:
+        return turns[opening:]
+    # The user's last words lie further back than what fits: they lead, and whole rounds of calls follow.
+    words = tuple(part for part in turns[asked].parts if not isinstance(part, ToolResult))
+    lead = msgspec.structs.replace(turns[asked], parts=words)
+    start = _first_that_fits(sizes, room - _turn_size(lead, count))
+    start = next(
+        (place for place in range(max(start, asked + 1), len(turns)) if turns[place].role == "assistant"),
+        max(asked + 1, _last_assistant(turns)),
+    )
+    return (lead, *turns[start:])
+
+
+def _last_assistant(turns: tuple[Turn, ...]) -> int:
+    return max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns))
+
+
+def _first_that_fits(sizes: list[int], room: int) -> int:
+    """The first place from which the rest fits, out of places that lie half a room apart.
+
+    The places depend only on what comes before them, so that they are the same in the next turn: the beginning of the
+    prompt moves seldom, and by much.
+    """
+    total, passed, border = sum(sizes), 0, 0
+    for place, size in enumerate(sizes):
+        is_border = place == 0 or passed - border >= room // 2
+        if is_border:
+            border = passed
+            if total - passed <= room:
+                return place
+        passed += size
+    return len(sizes)
+
+
+def _cut_results(turns: tuple[Turn, ...], room: int, count: Callable[[str], int]) -> tuple[tuple[Turn, ...], int]:
+    """Tool results cut to an equal share where they are too long together: their beginning and their end stay."""
+    total = sum(_turn_size(turn, count) for turn in turns)
+    results = [part for turn in turns for part in turn.parts if isinstance(part, ToolResult)]
+    if total <= room or not results:
+        return turns, 0
+    other = total - sum(count(_words(result)) for result in results)
+    share = max(_LEAST_RESULT, int(max(0, room - other) * _CHARACTERS_A_TOKEN / len(results)))
+    cut = sum(len(_words(result)) > share for result in results)
+    shortened = tuple(
+        msgspec.structs.replace(turn, parts=tuple(_cut(part, share) for part in turn.parts)) for turn in turns
+    )
+    return shortened, cut
+
+
+def _cut(part: Part, most: int) -> Part:
+    if not isinstance(part, ToolResult):
+        return part
+    text = _words(part)
+    if len(text) <= most:
+        return part
+    half = most // 2
+    left_out = len(text) - 2 * half
+    return msgspec.structs.replace(
+        part, parts=(Text(f"{text[:half]}\n[… {left_out} characters left out …]\n{text[-half:]}"),)
+    )
