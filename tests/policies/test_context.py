@@ -112,6 +112,12 @@ def test_clear_tool_uses(edit: ClearToolUses, tokens: int | None, expected: list
         )
 
 
+def test_what_was_cleared_before_is_not_counted_again() -> None:
+    edit = ClearToolUses("tool_uses", 3, keep=2)
+    once, _ = apply_edits(tool_uses(5), (edit,), None)
+    assert apply_edits(once, (edit,), None) == (once, ())
+
+
 def test_clear_tool_uses_clears_inputs_only_when_asked() -> None:
     edit = ClearToolUses("tool_uses", 1, keep=1, clear_inputs=True)
     after, applied = apply_edits(tool_uses(2), (edit,), None)

@@ -103,6 +103,13 @@ def test_one_call_and_warm_only() -> None:
     assert not prepare(conversation(), QWEN3).warm_only
 
 
+def test_a_budget_follows_a_limit_that_was_cut() -> None:
+    target = msgspec.structs.replace(TARGET, thinking_budget=True)
+    asked = conversation(thinking=Thinking("on", budget=31_999), max_tokens=32_000)
+    assert prepare(asked, QWEN3, target=target).conversation.thinking.budget == 31_999
+    assert prepare(asked, QWEN3, target=target, window=8_192).conversation.thinking.budget == 6_143
+
+
 def test_a_call_left_at_the_end_is_no_prefill() -> None:
     prepared = prepare(
         conversation(user("a"), assistant("x", call("1")), thinking=Thinking("on")), QWEN3, target=TARGET

@@ -237,7 +237,7 @@ def _ready(
     prepare: Preparation, facts: UpstreamFacts, served: Served, quirks: Quirks
 ) -> tuple[Prepared, Conversation, Target]:
     """What is prepared, and what is sent: the same conversation without what the quirks forbid."""
-    target = target_for(facts.flavor, facts.version, served.id)
+    target = target_for(facts.flavor, facts.version, served.id, root=served.root)
     _, target = mend(_NOTHING, target, quirks)
     prepared = prepare(quirks, target)
     conversation, target = mend(prepared.conversation, target, quirks)
