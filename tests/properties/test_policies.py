@@ -341,7 +341,7 @@ def sessions(draw: st.DrawFn) -> list[tuple[Turn, ...]]:
     """The history at every request of one session; each begins with the one before."""
     history: list[Turn] = [Turn("user", (Text("<system-reminder>ctx</system-reminder>"), Text("Say hi")))]
     if draw(st.booleans()):
-        history.append(Turn("system", (Text("Environment: /tmp"),)))
+        history.append(Turn("system", (Text("Environment: /src"),)))
     requests = [tuple(history)]
     for _ in range(draw(st.integers(1, 5))):
         answer = draw(answers())
