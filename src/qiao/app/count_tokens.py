@@ -7,7 +7,7 @@ from aiohttp import web
 from qiao.app.body import read_body
 from qiao.app.gateway import Context, Gateway
 from qiao.core.anthropic import request as anthropic_request
-from qiao.core.anthropic.errors import encode_json
+from qiao.core.json_text import encode_json
 
 
 async def count_tokens(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:

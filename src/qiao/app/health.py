@@ -8,8 +8,8 @@ from aiohttp import web
 
 from qiao import __version__
 from qiao.app.gateway import Context, Gateway
-from qiao.core.anthropic.errors import encode_json
 from qiao.core.fault import Fault
+from qiao.core.json_text import encode_json
 from qiao.observability.metrics import CONTENT_TYPE
 
 

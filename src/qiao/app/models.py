@@ -9,8 +9,8 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from qiao.app.gateway import Context, Gateway
-from qiao.core.anthropic.errors import encode_json
 from qiao.core.fault import invalid
+from qiao.core.json_text import encode_json
 from qiao.profiles import Profile
 from qiao.upstream.base import Served
 

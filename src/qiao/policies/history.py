@@ -11,7 +11,6 @@ from collections import deque
 
 import msgspec
 
-from qiao.core.anthropic.json_text import UNREADABLE_KEY
 from qiao.core.conversation import (
     Document,
     Image,
@@ -25,6 +24,7 @@ from qiao.core.conversation import (
     ToolResult,
     Turn,
 )
+from qiao.core.json_text import UNREADABLE_KEY
 from qiao.policies.prefix import SideText, divide_side_text
 
 Turns = tuple[Turn, ...]

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from qiao.core.anthropic.json_text import MAX_DEPTH, UNREADABLE_KEY, mend_surrogates
-from qiao.core.anthropic.request import EXTRAS, MAX_DROPPED, MAX_NAME, decode, decode_count
+from qiao.core.anthropic.request import decode, decode_count
+from qiao.core.body import EXTRAS, MAX_DROPPED, MAX_NAME
 from qiao.core.conversation import Conversation, Reasoning, Text, ToolCall
 from qiao.core.fault import Fault
+from qiao.core.json_text import MAX_DEPTH, UNREADABLE_KEY, mend_surrogates
 
 
 def request(**fields: Any) -> bytes:

@@ -6,11 +6,11 @@ from typing import Any, assert_never
 
 import msgspec
 
-from qiao.core.anthropic.errors import encode_json
 from qiao.core.anthropic.ids import to_client
 from qiao.core.anthropic.signature import seal
 from qiao.core.events import Finished, FinishReason, Usage
 from qiao.core.fold import Answer, CallBlock, ReasoningBlock, TextBlock
+from qiao.core.json_text import encode_json
 
 _STOP_REASONS: dict[FinishReason, str] = {
     "stop": "end_turn",

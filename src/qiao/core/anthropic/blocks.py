@@ -11,9 +11,7 @@ from typing import Final, assert_never
 import msgspec
 
 from qiao.core.anthropic import server_blocks, wire
-from qiao.core.anthropic.fields import shown
 from qiao.core.anthropic.ids import from_client
-from qiao.core.anthropic.json_text import arguments_text, check_depth, is_null
 from qiao.core.anthropic.signature import unseal
 from qiao.core.conversation import (
     Document,
@@ -27,6 +25,8 @@ from qiao.core.conversation import (
     ToolResult,
 )
 from qiao.core.fault import invalid
+from qiao.core.fields import shown
+from qiao.core.json_text import arguments_text, check_depth, is_null
 
 _PDF: Final = "application/pdf"
 

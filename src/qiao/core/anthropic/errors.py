@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from qiao.core.fault import Fault, Kind
+from qiao.core.json_text import encode_json
 
 _STATUS_AND_TYPE: dict[Kind, tuple[int, str]] = {
     "invalid_request": (400, "invalid_request_error"),
@@ -49,21 +48,3 @@ def error_object(fault: Fault) -> dict[str, Any]:
 def body(fault: Fault, request_id: str) -> bytes:
     """The whole error body."""
     return encode_json({"type": "error", "error": error_object(fault), "request_id": request_id})
-
-
-def encode_json(value: Any) -> bytes:
-    """JSON bytes; half surrogates, which have no UTF-8, become U+FFFD."""
-    try:
-        return msgspec.json.encode(value)
-    except UnicodeEncodeError:
-        return msgspec.json.encode(_clean(value))
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _clean(item) for key, item in value.items()}
-    return value

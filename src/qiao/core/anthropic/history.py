@@ -8,10 +8,10 @@ import msgspec
 
 from qiao.core.anthropic import wire
 from qiao.core.anthropic.blocks import parts_of
-from qiao.core.anthropic.fields import shown
 from qiao.core.anthropic.tools import Toolbox
 from qiao.core.conversation import Document, Image, Part, Reasoning, Role, Text, ToolCall, ToolResult, Turn
 from qiao.core.fault import invalid
+from qiao.core.fields import shown
 
 MAX_MESSAGES: Final = 100_000
 

@@ -6,16 +6,16 @@ messages exist); everything else that this gateway cannot do is ignored and coun
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 import msgspec
 
 from qiao.core.anthropic import wire
-from qiao.core.anthropic.fields import read, shown
-from qiao.core.anthropic.json_text import is_null, object_text
+from qiao.core.body import session_of
 from qiao.core.conversation import ClearThinking, ClearToolUses, Edit, Thinking
 from qiao.core.fault import Fault, invalid
+from qiao.core.fields import read, shown
+from qiao.core.json_text import is_null, object_text
 
 MIN_THINKING_BUDGET: Final = 1024
 
@@ -116,7 +116,7 @@ def session(metadata: wire.Metadata | None) -> str | None:
         name = user_id
     else:
         name = identity.session_id or user_id
-    return hashlib.sha256(name.encode()).hexdigest()[:32]
+    return session_of(name)
 
 
 def edits(management: wire.ContextManagement | None) -> tuple[tuple[Edit, ...] | None, list[str]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from qiao.core.anthropic.answer import Frame, stop_fields, usage_object
-from qiao.core.anthropic.errors import encode_json, error_object
+from qiao.core.anthropic.errors import error_object
 from qiao.core.anthropic.ids import to_client
 from qiao.core.anthropic.signature import seal
 from qiao.core.events import (
@@ -28,6 +28,7 @@ from qiao.core.events import (
     Usage,
     UsageSeen,
 )
+from qiao.core.json_text import encode_json
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 

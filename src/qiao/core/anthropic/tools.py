@@ -12,10 +12,10 @@ import msgspec
 
 from qiao.core.anthropic import wire
 from qiao.core.anthropic.builtin_tools import builtin_tool
-from qiao.core.anthropic.fields import shown
-from qiao.core.anthropic.json_text import check_depth, is_null, object_text
 from qiao.core.conversation import Tool, ToolChoice
 from qiao.core.fault import Fault, invalid
+from qiao.core.fields import shown
+from qiao.core.json_text import check_depth, is_null, object_text
 
 _CUSTOM: Final = "custom"
 

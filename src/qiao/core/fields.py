@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from qiao.core.anthropic.json_text import too_deep
 from qiao.core.fault import Fault, invalid
+from qiao.core.json_text import too_deep
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""JSON that passes through as text: tool inputs, schemas, engine options.
+"""JSON that passes through as text (tool inputs, schemas, engine options), and JSON that we write.
 
 The client's bytes stay as they are, because they decide whether the engine's prefix cache is hit; here they are only
 checked (an object where one is needed, not nested too deeply) and, where a client wrote something else, replaced.
@@ -7,7 +7,7 @@ checked (an object where one is needed, not nested too deeply) and, where a clie
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -178,3 +178,21 @@ def _object_or_wrapped(text: str) -> str:
 
 def _wrapped(text: str) -> str:
     return msgspec.json.encode({UNREADABLE_KEY: text}).decode()
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON bytes; half surrogates, which have no UTF-8, become U+FFFD."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_clean(value))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _clean(item) for key, item in value.items()}
+    return value
