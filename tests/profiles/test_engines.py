@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qiao.profiles.engines import ALL_EFFORTS, target_for, version_of
+from qiao.profiles.engines import ALL_EFFORTS, THREE_EFFORTS, target_for, version_of
 
 
 @pytest.mark.parametrize(
@@ -26,16 +26,16 @@ def test_version_of(text: str | None, expected: tuple[int, ...] | None) -> None:
 @pytest.mark.parametrize(
     ("version", "model", "efforts", "field"),
     [
-        ("0.32.0", "qwen3-235b", ("none",), "reasoning"),
-        ("0.31.9", "qwen3-235b", (), "reasoning"),
-        (None, "qwen3-235b", (), "reasoning"),
-        ("0.16.0", "m", (), "reasoning"),
-        ("0.15.1", "m", (), "reasoning_content"),
+        ("0.32.0", "qwen3-235b", ALL_EFFORTS, "reasoning"),
+        ("0.31.9", "qwen3-235b", THREE_EFFORTS, "reasoning"),
+        (None, "qwen3-235b", THREE_EFFORTS, "reasoning"),
+        ("0.16.0", "m", THREE_EFFORTS, "reasoning"),
+        ("0.15.1", "m", THREE_EFFORTS, "reasoning_content"),
         ("0.33.0", "gpt-oss-120b", ("low", "medium", "high"), "reasoning"),
         ("0.33.0", "Qwen3.8-27B", ("low", "medium", "xhigh"), "reasoning"),
         ("0.20.0", "Qwen3.8-27B", ("low", "medium"), "reasoning"),
         ("0.33.0", "Qwen3-235B-A22B-Instruct-2507", (), "reasoning"),
-        ("0.33.0", "acme/unknown-7b", (), "reasoning"),
+        ("0.33.0", "acme/unknown-7b", ALL_EFFORTS, "reasoning"),
     ],
 )
 def test_vllm(version: str | None, model: str, efforts: tuple[str, ...], field: str) -> None:
@@ -45,11 +45,11 @@ def test_vllm(version: str | None, model: str, efforts: tuple[str, ...], field: 
     assert target.reasoning_field == field
     assert target.continuous_usage
     assert target.prefill == "flags"
-    assert not target.thinking_budget, "a server without a reasoning parser answers 400 to a budget"
+    assert target.thinking_budget, "a server without a reasoning parser refuses it, and that is healed"
 
 
 def test_a_served_name_hides_the_model_its_root_tells() -> None:
-    assert target_for("vllm", "0.33.0", "main").effort_values == ()
+    assert target_for("vllm", "0.33.0", "main").effort_values == ALL_EFFORTS
     known = target_for("vllm", "0.33.0", "main", root="/models/Qwen3.8-27B")
     assert known.effort_values == ("low", "medium", "xhigh")
     assert known.model == "main"

@@ -96,22 +96,20 @@ def _vllm(version: tuple[int, ...] | None, model: str, profile: Profile) -> Targ
         flavor="vllm",
         # VLLM_MAX_STOP_STRINGS; releases without the limit take four as well.
         stop_limit=4,
-        # Off: without a reasoning parser of known tags, vLLM answers 400 to `thinking_token_budget`
-        # (vllm#57830), and the version does not tell how the server was started.
-        thinking_budget=False,
+        # A server without a reasoning parser answers 400 to `thinking_token_budget` (vllm#57830), and the version does
+        # not tell how it was started: the refusal is healed once and remembered.
+        thinking_budget=True,
         effort_values=_template_efforts(profile, ALL_EFFORTS if knows_all else THREE_EFFORTS),
         reasoning_field="reasoning_content" if is_old else "reasoning",
     )
 
 
 def _template_efforts(profile: Profile, engine: tuple[str, ...]) -> tuple[str, ...]:
-    """The words that both the engine's field and the model's template take.
+    """The words that the engine's field takes and the model's template, where its scale is known, does not refuse.
 
-    The engine hands the word to the template, and a template may raise on one that it does not know. "none" is the
-    engine's own word for switching a hybrid off, so a template without any scale leaves it usable.
+    The engine hands the word to the template. One without a scale ignores it; one that raises on a word it does not
+    know is in its family's profile, and the refusal of an unknown one is healed and remembered.
     """
     if profile.effort:
         return tuple(word for word in engine if word in profile.effort)
-    if profile.reasoning == "hybrid" and profile.family != "unknown":
-        return tuple(word for word in engine if word == "none")
-    return ()
+    return () if profile.reasoning == "none" else engine
