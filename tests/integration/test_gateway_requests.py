@@ -200,7 +200,7 @@ def test_system_turns_stay_where_they_are(stage: Stage) -> None:
 
 
 def test_system_turns_become_reminders_where_the_template_refuses_them(stages: Stages) -> None:
-    stage = stages("strict-template")
+    stage = stages("strict-template", apart="learning")
     stage.refusals = True
     reminder = {"role": "system", "content": [{"type": "text", "text": "Remember."}]}
     body = request(model="strict-template", system="Head.", messages=[USER, reminder])
@@ -269,7 +269,7 @@ def test_pictures_reach_a_model_that_sees(stages: Stages) -> None:
 
 def test_a_picture_teaches_that_the_model_is_blind(stages: Stages) -> None:
     """A model of an unknown family: only the engine's refusal tells that it takes no pictures."""
-    stage = stages("small-window")
+    stage = stages("small-window", apart="learning")
     stage.refusals = True
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
     body = request(model="small-window", messages=turns("ok", [picture, {"type": "text", "text": "What is it?"}]))

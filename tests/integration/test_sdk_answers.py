@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.script import Call, Part, Step, Think, call, marker, step
-from tests.integration.conftest import MODEL, Stage
+from tests.fakes.script import Call, Part, Pause, Step, Think, call, marker, step
+from tests.integration.conftest import MODEL, Stage, Stages, connected
 from tests.support.sdk import Sdk
 
 pytestmark = pytest.mark.timeout(60)
@@ -116,6 +116,7 @@ def test_streamed_and_whole_answers_are_the_same_message(client: Sdk, stage: Sta
     assert whole["stop_reason"] == stop_reason
     assert whole["model"] == MODEL
     assert streamed["text"] == "".join(block.get("text", "") for block in content)
+    assert streamed["request_id"].startswith("req_")
     assert whole["id"].startswith("msg_")
     assert whole["id"] != streamed["message"]["id"]
 
@@ -215,6 +216,15 @@ def test_a_big_stream(client: Sdk, stage: Stage) -> None:
     streamed = client.do("stream", **asked(step(text, split="token", packet=4096), max_tokens=100_000))
     assert streamed["text"] == text
     assert streamed["message"]["content"][0]["text"] == text
+
+
+def test_pings_do_not_disturb(client: Sdk, stages: Stages) -> None:
+    stage = stages(MODEL, "--ping-interval", "0.1")
+    said = step("one ", Pause(0.5), "two", call("get_weather", city="Paris"), before_first=0.5)
+    streamed = connected(client, stage).do("stream", **asked(said, tools=[WEATHER]))
+    assert streamed["text"] == "one two"
+    assert [block["type"] for block in streamed["message"]["content"]] == ["text", "tool_use"]
+    assert stage.tap.exchanges[-1].body.count(b"event: ping\n") >= 6
 
 
 def test_a_prefix_of_the_answer_is_continued(client: Sdk, stage: Stage) -> None:

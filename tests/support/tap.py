@@ -69,6 +69,7 @@ class Tap:
     port: int
     url: str = ""
     _connections: list[_Connection] = field(default_factory=list)
+    _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def forget(self) -> None:
         """Begin anew. A connection that a client keeps stays open; only what passed on it is dropped."""
@@ -77,6 +78,11 @@ class Tap:
             connection.up.clear()
             connection.down.clear()
             connection.arrived.clear()
+
+    def hang_up(self) -> None:
+        """Abort every connection that is open."""
+        for writer in self._open:
+            writer.transport.abort()
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -91,6 +97,13 @@ class Tap:
     async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection()
         self._connections.append(connection)
+        self._open.add(writer)
+        try:
+            await self._relay(connection, reader, writer)
+        finally:
+            self._open.discard(writer)
+
+    async def _relay(self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             upstream, downstream = await asyncio.open_connection(self.host, self.port)
         except OSError:
@@ -133,8 +146,12 @@ async def tapping(url: str) -> AsyncIterator[Tap]:
     tap = Tap(host, int(port))
     server = await asyncio.start_server(tap.relay, "127.0.0.1", 0)
     tap.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
+    try:
         yield tap
+    finally:
+        # Not `wait_closed`: a client may keep its connection for as long as it likes.
+        server.close()
+        tap.hang_up()
 
 
 def _read(connection: _Connection) -> list[Exchange]:
