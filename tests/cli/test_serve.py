@@ -99,6 +99,12 @@ def test_no_auth_and_an_own_key_are_said(person: Person) -> None:
         assert person.qiao("key").stdout == "own-key\n", "the key of the gateway that runs"
 
 
+def test_an_address_that_others_reach_is_said(person: Person) -> None:
+    with started(person, "serve", "--upstream", "gpu:8000", "--host", "0.0.0.0") as (_, line):
+        assert line.startswith("qiao serves http://127.0.0.1:"), "what this machine uses"
+        assert line.endswith(" It listens on 0.0.0.0: other machines use this machine's own address.\n")
+
+
 def test_settings_of_the_folder(person: Person, engine_url: str) -> None:
     (person.work / "qiao.toml").write_text(f'[upstream]\nurl = "{engine_url}"\n', "utf-8")
     with started(person, "serve") as (_, line):

@@ -52,14 +52,6 @@ async def test_nobody_answers() -> None:
             await client.models()
 
 
-async def test_readiness() -> None:
-    ready = {"GET /readyz": (200, '{"status": "ready"}')}
-    unready = {"GET /readyz": (503, '{"reason": "connection refused"}')}
-    for answers, expected in ((ready, None), (unready, "connection refused"), ({}, "/readyz answers 404")):
-        async with answering(answers) as url, GatewayClient(url, None) as client:
-            assert await client.unready() == expected
-
-
 async def test_a_stream_that_breaks_the_grammar_is_refused() -> None:
     broken = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
     async with answering({"stream": (200, broken)}) as url, GatewayClient(url, None) as client:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -17,10 +17,12 @@ from qiao.app.announce import announcing
 from qiao.app.self_check import Check, self_check
 from qiao.app.serve import Observers, configured_upstream, start
 from qiao.config import Config
+from qiao.core.fault import Fault
 from qiao.engines.base import EngineEvent, OnEvent
 from qiao.errors import StartError
 from qiao.hardware.gpus import has_nvidia
 from qiao.ledger.running import Running
+from qiao.observability.logs import RequestLog
 from qiao.upstream.base import Upstream
 from qiao.upstream.gateway import GatewayClient, ModelFacts
 
@@ -111,28 +113,46 @@ async def up(config: Config, plan: Plan, report: Report, start_engine: EngineSta
         else:
             upstream = configured_upstream(config)
         ready = stack.enter_context(announcing(config, lambda gateway: report(Opened(gateway))))
-        listening = await start(config, upstream, Observers(config, sys.stderr))
+        observers = Observers(config, sys.stderr)
+        listening = await start(config, upstream, observers)
         stack.push_async_callback(listening.stop)
         gateway = ready(listening)
         # Checking does not end the serving; only the end of the engine does.
-        await _both(_check(gateway, report), _forever() if engine is None else engine.ended())
+        await _both(_check(gateway, upstream, report, observers), _forever() if engine is None else engine.ended())
 
 
-async def _check(gateway: Running, report: Report) -> None:
+@contextlib.contextmanager
+def _quiet(observers: Observers) -> Iterator[None]:
+    """No lines for requests that go well: while checks are told, their requests need no lines of their own."""
+    full = observers.log
+    observers.log = RequestLog(sys.stderr, level="warning")
+    try:
+        yield
+    finally:
+        observers.log = full
+
+
+async def _check(gateway: Running, upstream: Upstream, report: Report, observers: Observers) -> None:
     """Wait until the upstream answers, then prove the chain. A failed check does not end the gateway."""
-    async with GatewayClient(gateway.url, gateway.key) as client:
-        await _await_upstream(client, report)
-        models = await client.models()
-        checks = [check async for check in _reported(self_check(client, models[0].id), report)]
+    await _await_upstream(upstream, report)
+    with _quiet(observers):
+        async with GatewayClient(gateway.url, gateway.key) as client:
+            models = await client.models()
+            checks = [check async for check in _reported(self_check(client, models[0].id), report)]
     report(Ready(gateway, models, failed=_failed(checks)))
 
 
-async def _await_upstream(client: GatewayClient, report: Report) -> None:
+async def _await_upstream(upstream: Upstream, report: Report) -> None:
     told = None
-    while (reason := await client.unready()) is not None:
-        if reason != told:
-            report(Waiting(reason))
-            told = reason
+    while True:
+        try:
+            await upstream.facts(fresh=True)
+        except Fault as fault:
+            if fault.message != told:
+                report(Waiting(fault.message))
+                told = fault.message
+        else:
+            return
         await asyncio.sleep(_POLL_SECONDS)
 
 

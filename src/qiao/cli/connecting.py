@@ -31,6 +31,13 @@ def key_words(config: Config) -> str:
     return "no key is asked for." if config.auth.no_auth else f"`{own_command(config, 'key')}` prints the key."
 
 
+def reach_words(config: Config) -> str:
+    """Who else reaches the gateway; empty where only this machine does."""
+    if config.server.is_loopback:
+        return ""
+    return f" It listens on {config.server.host}: other machines use this machine's own address."
+
+
 def how_to_connect(config: Config, gateway: Running, models: Sequence[ModelFacts]) -> str:
     """Everything a person needs to use the gateway, ready to copy."""
     main = models[0]

@@ -9,7 +9,7 @@ import click
 from qiao.app.announce import announcing
 from qiao.app.loop import run
 from qiao.app.serve import serve
-from qiao.cli.connecting import connect_command, key_words
+from qiao.cli.connecting import connect_command, key_words, reach_words
 from qiao.cli.options import configured, flags_of
 from qiao.cli.words import say, say_note
 from qiao.ledger.running import Running
@@ -27,7 +27,7 @@ def command(config_file: str | None, **flags: Any) -> None:
 
     def tell(gateway: Running) -> None:
         connect = f"Connect with `{connect_command(config)}`; {key_words(config)}"
-        say(f"qiao serves {gateway.url} for {config.upstream.url}. {connect}")
+        say(f"qiao serves {gateway.url} for {config.upstream.url}. {connect}{reach_words(config)}")
 
     with announcing(config, tell) as ready:
         run(serve(config, ready=ready))

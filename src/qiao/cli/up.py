@@ -10,7 +10,7 @@ import click
 from qiao.app.loop import run
 from qiao.app.self_check import Check
 from qiao.app.up import Event, Opened, Plan, Ready, Waiting, decide, up
-from qiao.cli.connecting import how_to_connect
+from qiao.cli.connecting import how_to_connect, reach_words
 from qiao.cli.options import configured, flags_of
 from qiao.cli.words import say, say_note, say_warning
 from qiao.config import Config, environment
@@ -66,9 +66,9 @@ class Screen:
                 for notice in event.notices:
                     say_note(notice)
             case Waiting():
-                say(f"Waiting for the upstream: {event.reason}.")
+                say(f"Waiting: {event.reason}")
             case Opened():
-                say(f"The gateway listens on {event.gateway.url}.")
+                say(f"The gateway listens on {event.gateway.url}.{reach_words(self._config)}")
             case Check():
                 self._show_check(event)
             case Ready():

@@ -48,15 +48,6 @@ class GatewayClient:
     ) -> None:
         await self._open().close()
 
-    async def unready(self) -> str | None:
-        """Why the gateway's upstream does not answer yet; None when it does."""
-        reply = await self._get("/readyz")
-        content = reply.json()
-        if reply.status == 200:
-            return None
-        reason = content.get("reason") if isinstance(content, dict) else None
-        return str(reason or f"/readyz answers {reply.status}")
-
     async def models(self) -> tuple[ModelFacts, ...]:
         """The models, the main one first. Raises `UpstreamError`."""
         reply = await self._get("/v1/models?limit=1000")
