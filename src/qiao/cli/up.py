@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 import click
 
+from qiao.app.embedded import start_embedded
 from qiao.app.loop import run
 from qiao.app.self_check import Check
 from qiao.app.up import Event, Opened, Plan, Ready, Waiting, decide, up
@@ -33,7 +34,7 @@ def command(dry_run: bool, config_file: str | None, **flags: Any) -> None:
     if dry_run:
         _print_plan(config, plan)
         return
-    run(up(config, plan, Screen(config).show))
+    run(up(config, plan, Screen(config).show, start_embedded))
     say_note("Stopped.")
 
 

@@ -24,7 +24,7 @@ from qiao.engines.base import Endpoint, EngineEvent, OnEvent, State, ignore
 from qiao.engines.gguf import GgufFacts, copy_with_context, read_facts
 from qiao.engines.llamacpp_child import ChildSettings
 from qiao.engines.supervisor import Command, Policy, Supervisor
-from qiao.errors import ConfigurationError
+from qiao.errors import ConfigurationError, StartError
 
 DEFAULT_CONTEXT = 8192
 """Tokens, where a model file does not say its own."""
@@ -88,6 +88,11 @@ class EmbeddedEngine:
     @property
     def restarts(self) -> int:
         return self._supervisor.restarts
+
+    @property
+    def failure(self) -> StartError | None:
+        """Why the engine was given up."""
+        return self._supervisor.failure
 
     @property
     def log(self) -> tuple[str, ...]:

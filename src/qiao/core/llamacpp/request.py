@@ -203,4 +203,5 @@ def scoring(prompt: str, text: str) -> bytes:
 
 
 def _answer_tokens(conversation: Conversation, options: Options, room: int) -> int:
-    return max(0, min(conversation.max_tokens, options.longest_answer, room))
+    asked = options.longest_answer if conversation.max_tokens is None else conversation.max_tokens
+    return max(0, min(asked, options.longest_answer, room))
