@@ -79,8 +79,12 @@ class Sequencer:
         return out
 
     def _take(self, event: Event, out: list[Event]) -> None:
+        # The two that come with every chunk are asked for first.
         if type(event) is TextAdded and self._call is None:
             self._text(event, out)
+            return
+        if isinstance(event, UsageSeen):
+            out.append(event)
             return
         match event:
             case TextAdded() | ReasoningAdded():
@@ -102,8 +106,6 @@ class Sequencer:
                     self._end_call(out, cut=not event.complete)
                 elif self._waiting:
                     self._waiting.append(event)
-            case UsageSeen():
-                out.append(event)
             case Finished():
                 self._finish(event, out)
             case Failed():

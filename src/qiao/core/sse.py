@@ -40,6 +40,10 @@ class Decoder:
         """Events completed by `chunk`. Raises `Fault` (upstream) when one event outgrows the limit."""
         if not chunk:
             return []
+        if chunk.startswith(b"data: ") and not self.has_partial and (data := _only_event(chunk)) is not None:
+            self._at_start = False
+            name, self._name = self._name, b""
+            return [ServerSentEvent(name, data)]
         if b"\n" not in chunk and b"\r" not in chunk and not (self._open and self._open[-1].endswith(b"\r")):
             self._keep(chunk)
             return []
@@ -108,6 +112,14 @@ class Decoder:
             elif line == b"data":
                 data.append(b"")
         return events
+
+
+def _only_event(chunk: bytes) -> bytes | None:
+    """The data of `chunk` if it is exactly one event of one data line, as nearly every chunk of an engine is."""
+    end = len(chunk) - 2
+    if chunk.find(b"\n") == end and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+        return chunk[6:end]
+    return None
 
 
 def encode(name: str, data: bytes) -> bytes:

@@ -79,6 +79,8 @@ class Encoder:
             if self._open == "text" and type(event) is TextAdded:
                 self._characters += len(event.text)
                 out.append(_TEXT_DELTA % (self._index, _json(event.text)))
+            elif self._is_started and type(event) is UsageSeen:
+                self._usage = event.usage
             else:
                 self._event(event, out)
         return out[0] if len(out) == 1 else b"".join(out)
