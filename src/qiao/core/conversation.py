@@ -150,9 +150,10 @@ class Conversation(msgspec.Struct, frozen=True):
 
     * `model`: the name the client used; it is echoed in the answer.
     * `system`: the head of the prompt, one entry a block.
-    * `max_tokens`: limit of the answer, 0 asks only to warm the cache.
+    * `max_tokens`: limit of the answer; 0 asks only to warm the cache, None leaves it to the engine.
     * `stop`: strings that end the answer, any number.
     * `output_schema`: JSON Schema text that the answer has to fit.
+    * `continues`: an assistant turn at the end is the beginning of the answer. False: the answer is a turn of its own.
     * `session`: stable id of the client's session, for routing; never sent on in the clear.
     * `extras`: engine options the client may pass through (`seed`, `chat_template_kwargs`, …), JSON text by name.
     * `edits`: context edits asked for; None when the client did not send `context_management` at all.
@@ -164,12 +165,13 @@ class Conversation(msgspec.Struct, frozen=True):
     system: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
-    max_tokens: int = 0
+    max_tokens: int | None = 0
     stop: tuple[str, ...] = ()
     stream: bool = False
     thinking: Thinking = Thinking()
     sampling: Sampling = Sampling()
     output_schema: str | None = None
+    continues: bool = True
     session: str | None = None
     extras: dict[str, msgspec.Raw] = {}
     edits: tuple[Edit, ...] | None = None
@@ -178,4 +180,4 @@ class Conversation(msgspec.Struct, frozen=True):
     @property
     def is_prefill(self) -> bool:
         """The last turn is the assistant's: the model shall continue it."""
-        return bool(self.turns) and self.turns[-1].role == "assistant"
+        return self.continues and bool(self.turns) and self.turns[-1].role == "assistant"

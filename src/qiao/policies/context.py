@@ -37,9 +37,14 @@ class AppliedEdit(msgspec.Struct, frozen=True):
     cleared_tool_uses: int = 0
 
 
-def clamp_max_tokens(asked: int, window: int | None, max_output: int | None) -> tuple[int, tuple[str, ...]]:
+def clamp_max_tokens(
+    asked: int | None, window: int | None, max_output: int | None
+) -> tuple[int | None, tuple[str, ...]]:
     """The limit of the answer in tokens, at least 1: not above what the model is good for, nor above the window less
-    one token of prompt. How much room the prompt leaves is for who has counted it."""
+    one token of prompt. How much room the prompt leaves is for who has counted it. None stays None: an engine fills what
+    the prompt leaves."""
+    if asked is None:
+        return None, ()
     limits = [limit for limit in (max_output, window - 1 if window is not None else None) if limit is not None]
     allowed = max(1, min([asked, *limits]))
     if asked <= 0:
@@ -49,9 +54,9 @@ def clamp_max_tokens(asked: int, window: int | None, max_output: int | None) -> 
     return allowed, ()
 
 
-def clamp_budget(budget: int | None, max_tokens: int) -> int | None:
+def clamp_budget(budget: int | None, max_tokens: int | None) -> int | None:
     """A thinking budget that leaves a quarter of the answer, where our own limit made it too large."""
-    if budget is None or budget < max_tokens:
+    if budget is None or max_tokens is None or budget < max_tokens:
         return budget
     return max(1, max_tokens * 3 // 4)
 

@@ -108,7 +108,7 @@ def prepare(
         notes=tuple(notes),
         scan_stops=scan_stops,
         one_call=bool(listed) and not conversation.tool_choice.parallel,
-        warm_only=conversation.max_tokens <= 0,
+        warm_only=conversation.max_tokens is not None and conversation.max_tokens <= 0,
         applied_edits=applied,
     )
 

@@ -110,7 +110,7 @@ def features(conversation: Conversation) -> frozenset[str]:
         "strict": any(tool.strict for tool in conversation.tools),
         "images": any(isinstance(part, Image) for part in (*parts, *within)),
         "stop": bool(conversation.stop),
-        "max_tokens": conversation.max_tokens > 0,
+        "max_tokens": bool(conversation.max_tokens),
         "effort": conversation.thinking.effort is not None or conversation.thinking.mode != "default",
         "thinking_budget": conversation.thinking.budget is not None,
         "prefill": conversation.is_prefill,
@@ -141,7 +141,7 @@ def _mend_conversation(conversation: Conversation, quirks: Quirks) -> Conversati
     if quirks.no_parallel_tool_calls:
         choice = msgspec.structs.replace(choice, parallel=True)
     max_tokens = conversation.max_tokens
-    if quirks.max_tokens is not None:
+    if quirks.max_tokens is not None and max_tokens is not None:
         max_tokens = min(max_tokens, quirks.max_tokens)
     thinking = conversation.thinking
     if quirks.no_thinking_budget:

@@ -81,7 +81,7 @@ def encode(conversation: Conversation, target: Target) -> bytes:
         if target.usage_in_stream:
             continuous = True if target.continuous_usage else None
             body["stream_options"] = StreamOptions(include_usage=True, continuous_usage_stats=continuous)
-    if conversation.max_tokens > 0:
+    if conversation.max_tokens:
         body[target.max_tokens_field] = conversation.max_tokens
     if conversation.stop:
         body["stop"] = conversation.stop[: target.stop_limit]
