@@ -100,14 +100,12 @@ def decide(config: Config, *, search_path: str | None = None) -> Plan:
     return Plan("embedded", str(named) if named else "the embedded model", notices)
 
 
-async def up(config: Config, plan: Plan, report: Report, start_engine: EngineStarter | None = None) -> None:
+async def up(config: Config, plan: Plan, report: Report, start_engine: EngineStarter) -> None:
     """Start, check, tell how to connect, and serve until cancelled. Raises a QiaoError when it cannot start."""
     report(plan)
     async with contextlib.AsyncExitStack() as stack:
         engine = None
         if plan.kind == "embedded":
-            if start_engine is None:
-                raise StartError("The embedded engine is not part of this build.", hint="Attach with --upstream URL.")
             engine = await stack.enter_async_context(start_engine(config, report))
             upstream: Upstream = engine.upstream
         else:

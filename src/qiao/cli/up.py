@@ -78,12 +78,13 @@ class Screen:
                 assert_never(event)
 
     def _show_engine(self, event: EngineEvent) -> None:
-        if event.state in ("restarting", "failed"):
+        if event.state not in ("starting", "loading"):
             self._end_progress()
-            say_warning(event.message)
+            words = say_warning if event.state in ("restarting", "failed") else say
+            words(event.message)
             return
-        share = f" {event.fraction:.0%}" if event.fraction is not None else ""
         if self._rewrites:
+            share = f" {event.fraction:.0%}" if event.fraction is not None else ""
             click.echo(f"\r\033[K{event.message}{share}", err=True, nl=False)
         elif event.message != self._progress:
             say(event.message)
