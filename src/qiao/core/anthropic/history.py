@@ -12,10 +12,9 @@ from qiao.core.anthropic.tools import Toolbox
 from qiao.core.conversation import Document, Image, Part, Reasoning, Role, Text, ToolCall, ToolResult, Turn
 from qiao.core.fault import invalid
 from qiao.core.fields import shown
+from qiao.core.head import without_billing_line
 
 MAX_MESSAGES: Final = 100_000
-
-_BILLING_HEADER: Final = "x-anthropic-billing-header"
 
 
 class History(msgspec.Struct, frozen=True):
@@ -33,18 +32,13 @@ def system_texts(system: str | list[wire.ContentBlock] | None) -> tuple[str, ...
         texts = [system]
     else:
         texts = [_system_text(block, f"system.{index}") for index, block in enumerate(system)]
-    return tuple(text for text in map(_without_billing_line, texts) if text)
+    return tuple(text for text in map(without_billing_line, texts) if text)
 
 
 def _system_text(block: wire.ContentBlock, path: str) -> str:
     if not isinstance(block, wire.TextBlock):
         raise invalid(path, f"'{_kind(block)}' blocks are not allowed in system; only text is")
     return block.text or ""
-
-
-def _without_billing_line(text: str) -> str:
-    """The line differs from session to session and stands first, so that no new session could reuse a prefix."""
-    return text.partition("\n")[2].lstrip() if text.startswith(_BILLING_HEADER) else text
 
 
 def history(messages: list[wire.Message], toolbox: Toolbox) -> History:
