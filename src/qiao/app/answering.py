@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -115,6 +116,7 @@ async def _stream(
     exchange = reply.exchange
     response = web.StreamResponse(headers={**_STREAM_HEADERS, **response_headers(context)})
     await response.prepare(request)
+    context.abort = partial(_abort, response, exchange)
     heartbeat = _Heartbeat(response, answer, gateway, reply.ping)
     pulse = asyncio.create_task(heartbeat.beat())
     loop_time = asyncio.get_running_loop().time
@@ -143,6 +145,12 @@ async def _stream(
         pulse.cancel()
         context.bytes_out = written
         _record(context, exchange)
+    await response.write_eof()
+    return response
+
+
+async def _abort(response: web.StreamResponse, exchange: Exchange, fault: Fault) -> web.StreamResponse:
+    await response.write(exchange.abort(fault))
     await response.write_eof()
     return response
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
+from aiohttp import web
 
 from qiao.core.conversation import Conversation
 from qiao.core.events import Finished, Usage
@@ -34,7 +35,10 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Context(msgspec.Struct):
-    """One request on its way through: filled in as it is known, read for the record at the end."""
+    """One request on its way through: filled in as it is known, read for the record at the end.
+
+    `abort(fault)`: ends a stream that has begun, when something broke that should not.
+    """
 
     request_id: str
     route: str
@@ -55,6 +59,7 @@ class Context(msgspec.Struct):
     upstream_seconds: float | None = None
     bytes_in: int = 0
     bytes_out: int = 0
+    abort: Callable[[Fault], Awaitable[web.StreamResponse]] | None = None
 
 
 class Gateway:

@@ -81,7 +81,10 @@ class Boundary:
         except Exception:  # noqa: BLE001 -- the request boundary
             _log.exception("request %s failed", context.request_id)
             context.fault = Fault("api", "the gateway failed; its log names the request", party="ours")
-            response = fault_response(context.fault, context.request_id)
+            if context.abort is not None:
+                response = await context.abort(context.fault)
+            else:
+                response = fault_response(context.fault, context.request_id)
         finally:
             if response is not None:
                 context.status = response.status

@@ -108,6 +108,11 @@ class Exchange:
             return b""
         return self._pass_on([Failed(fault)])
 
+    def abort(self, fault: Fault) -> bytes:
+        """The end of a stream when the exchange itself broke: past everything that may be in no state to go on."""
+        self.facts.fault = fault
+        return self._encoder.encode([Failed(fault)]) if self._encoder is not None else b""
+
     def answer(self) -> Answer:
         """The whole answer, after eof() or fail()."""
         if self._folder is None:
