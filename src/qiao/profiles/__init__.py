@@ -8,12 +8,15 @@ Facts that were measured on a live server win over these; decisions belong to `q
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from qiao.profiles.families import FAMILIES, UNKNOWN
 from qiao.profiles.profile import Profile, match
 
 __all__ = ["FAMILIES", "UNKNOWN", "Profile", "find"]
 
 
+@lru_cache(maxsize=256)  # asked several times a request, always for the few models that are served
 def find(*names: str | None) -> Profile:
     """The profile of a model that is known by `names`: the path it was loaded from, the name it is served under.
 

@@ -7,6 +7,7 @@ that every version accepts is taken: a field that an engine ignores costs nothin
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from qiao.core.openai.target import Flavor, Target
 from qiao.profiles import Profile, find
@@ -44,6 +45,7 @@ def version_of(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(number) for number in found[1].split(".")) if found else None
 
 
+@lru_cache(maxsize=256)  # asked for every request, always for the few models that are served
 def target_for(flavor: Flavor, version: str | None, model: str, *, root: str | None = None) -> Target:
     """The `Target` of an engine of family `flavor` in `version` (as it tells it, or None) that serves `model`.
 
