@@ -16,7 +16,7 @@ from aiohttp import web
 
 from qiao.app.gateway import Context, Gateway, now
 from qiao.core.conversation import Conversation
-from qiao.core.exchange import Exchange
+from qiao.core.exchange import Exchange, Limits, StreamEncoder
 from qiao.core.fault import Fault
 from qiao.core.fold import Answer as Folded
 from qiao.upstream.base import Answer, Served
@@ -31,17 +31,19 @@ _STREAM_HEADERS = {
 class Reply(msgspec.Struct, frozen=True):
     """How one answer is written.
 
-    * `exchange`: engine bytes to client bytes, or to the folded answer if nothing is streamed.
+    * `encoder`: events to the bytes of a stream.
     * `whole(folded)`: the body of a whole answer.
     * `ping`: what a stream carries while the engine is silent.
+    * `id_prefix`: begins the ids of calls to which the engine gave none.
     """
 
-    exchange: Exchange
+    encoder: StreamEncoder
     whole: Callable[[Folded], bytes]
     ping: bytes
+    id_prefix: str
 
 
-ReplyTo: TypeAlias = Callable[[Conversation, Answer, Served, Context], Reply]
+ReplyTo: TypeAlias = Callable[[Conversation, Answer, Context], Reply]
 """Makes the reply once the upstream has accepted the conversation."""
 
 
@@ -63,17 +65,29 @@ async def respond(
     context.healed = answer.healed
     context.notes = (*answer.prepared.notes, *answer.notes)
     try:
-        reply = reply_to(conversation, answer, served, context)
+        reply = reply_to(conversation, answer, context)
+        exchange = _exchange(conversation, answer, served, reply)
         if conversation.stream:
-            return await _stream(request, gateway, context, answer, reply)
-        return await _whole(gateway, context, answer, reply)
+            return await _stream(request, gateway, context, answer, exchange, reply.ping)
+        return await _whole(gateway, context, answer, exchange, reply)
     finally:
         answer.close()
 
 
+def _exchange(conversation: Conversation, answer: Answer, served: Served, reply: Reply) -> Exchange:
+    return Exchange(
+        answer.decoder,
+        reply.encoder if conversation.stream else None,
+        id_prefix=reply.id_prefix,
+        stops=answer.prepared.scan_stops,
+        one_call=answer.prepared.one_call,
+        limits=Limits(window=served.window, max_tokens=conversation.max_tokens),
+    )
+
+
 def response_headers(context: Context) -> dict[str, str]:
     """What was done to the request, for whoever debugs it. Header values are ASCII."""
-    headers = {"request-id": context.request_id}
+    headers = request_id_headers(context.request_id)
     if context.notes:
         headers["x-qiao-notes"] = _ascii("; ".join(context.notes))
     if context.healed:
@@ -81,13 +95,17 @@ def response_headers(context: Context) -> dict[str, str]:
     return headers
 
 
+def request_id_headers(request_id: str) -> dict[str, str]:
+    """The id under the names that Anthropic's and OpenAI's clients read."""
+    return {"request-id": request_id, "x-request-id": request_id}
+
+
 def _ascii(text: str) -> str:
     printable = "".join(character if " " <= character <= "~" else "?" for character in text)
     return printable[:1000]
 
 
-async def _whole(gateway: Gateway, context: Context, answer: Answer, reply: Reply) -> web.Response:
-    exchange = reply.exchange
+async def _whole(gateway: Gateway, context: Context, answer: Answer, exchange: Exchange, reply: Reply) -> web.Response:
     while not exchange.is_over:
         try:
             async with asyncio.timeout(gateway.settings.silence_timeout):
@@ -111,13 +129,12 @@ async def _whole(gateway: Gateway, context: Context, answer: Answer, reply: Repl
 
 
 async def _stream(
-    request: web.BaseRequest, gateway: Gateway, context: Context, answer: Answer, reply: Reply
+    request: web.BaseRequest, gateway: Gateway, context: Context, answer: Answer, exchange: Exchange, ping: bytes
 ) -> web.StreamResponse:
-    exchange = reply.exchange
     response = web.StreamResponse(headers={**_STREAM_HEADERS, **response_headers(context)})
     await response.prepare(request)
     context.abort = partial(_abort, response, exchange)
-    heartbeat = _Heartbeat(response, answer, gateway, reply.ping)
+    heartbeat = _Heartbeat(response, answer, gateway, ping)
     pulse = asyncio.create_task(heartbeat.beat())
     loop_time = asyncio.get_running_loop().time
     written = 0

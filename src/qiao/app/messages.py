@@ -13,12 +13,11 @@ from qiao.app.gateway import Context, Gateway
 from qiao.core.anthropic import answer as anthropic_answer
 from qiao.core.anthropic import request as anthropic_request
 from qiao.core.anthropic.answer import Frame
-from qiao.core.anthropic.stream import PING
+from qiao.core.anthropic.stream import PING, Encoder
 from qiao.core.conversation import Conversation
-from qiao.core.exchange import Limits, anthropic_exchange
 from qiao.core.fold import Answer as Folded
 from qiao.policies.context import AppliedEdit
-from qiao.upstream.base import Answer, Served
+from qiao.upstream.base import Answer
 
 
 async def messages(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.StreamResponse:
@@ -29,25 +28,18 @@ async def messages(request: web.BaseRequest, gateway: Gateway, context: Context)
     return await respond(request, gateway, context, anthropic_request.decode(body), _reply)
 
 
-def _reply(conversation: Conversation, answer: Answer, served: Served, context: Context) -> Reply:
-    prepared = answer.prepared
+def _reply(conversation: Conversation, answer: Answer, context: Context) -> Reply:
+    number = context.request_id.removeprefix("req_")
+    edits = answer.prepared.applied_edits
     frame = Frame(
-        message_id="msg_" + context.request_id.removeprefix("req_"),
+        message_id="msg_" + number,
         model=conversation.model,
         prompt_estimate=answer.prompt_estimate,
         show_thinking=conversation.thinking.shown,
-        applied_edits=None if conversation.edits is None else tuple(map(_edit, prepared.applied_edits)),
+        applied_edits=None if conversation.edits is None else tuple(map(_edit, edits)),
         warm_only=conversation.max_tokens == 0,
     )
-    exchange = anthropic_exchange(
-        answer.decoder,
-        frame,
-        stream=conversation.stream,
-        stops=prepared.scan_stops,
-        one_call=prepared.one_call,
-        limits=Limits(window=served.window, max_tokens=conversation.max_tokens),
-    )
-    return Reply(exchange, partial(_whole, frame), PING)
+    return Reply(Encoder(frame), partial(_whole, frame), PING, id_prefix="toolu_" + number)
 
 
 def _whole(frame: Frame, folded: Folded) -> bytes:
