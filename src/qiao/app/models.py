@@ -1,4 +1,8 @@
-"""GET /v1/models and /v1/models/{id} in Anthropic's shape, every capability key filled."""
+"""GET /v1/models and /v1/models/{id}, in a shape that is Anthropic's and OpenAI's at once.
+
+The two protocols share no key with different meanings here, so nobody has to guess who asks: Anthropic's clients find
+every capability key filled, OpenAI's find `object`, `created`, `owned_by`, and vLLM's `max_model_len`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ _DEFAULT_WINDOW = 32_768
 _DEFAULT_OUTPUT = 32_000
 # Engines do not say when a model was made; a fixed date keeps the answer the same on every call.
 _CREATED = "2025-07-21T00:00:00Z"
+_CREATED_SECONDS = 1_753_056_000
 
 
 async def list_models(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
@@ -26,8 +31,11 @@ async def list_models(request: web.BaseRequest, gateway: Gateway, context: Conte
     for name in gateway.listed_names(facts):
         served, profile = await gateway.served(name)
         models.append(model_info(name, served, profile))
-    page, has_more = _page(models, request.query)
+    # OpenAI's list has no pages, and its clients take what comes for everything.
+    default = 20 if "anthropic-version" in request.headers else 1000
+    page, has_more = _page(models, request.query, default)
     answer = {
+        "object": "list",
         "data": page,
         "has_more": has_more,
         "first_id": page[0]["id"] if page else None,
@@ -45,13 +53,17 @@ async def retrieve_model(request: web.BaseRequest, gateway: Gateway, context: Co
 
 
 def model_info(name: str, served: Served, profile: Profile) -> dict[str, Any]:
-    """Anthropic's ModelInfo. `max_input_tokens` is the true window, so that clients compact in time."""
+    """Anthropic's ModelInfo and OpenAI's Model. The window is the true one, so that clients compact in time."""
     window = served.window or profile.context or _DEFAULT_WINDOW
     reasons = profile.reasoning != "none"
     efforts = {level: {"supported": reasons} for level in ("low", "medium", "high", "xhigh", "max")}
     return {
         "id": name,
         "type": "model",
+        "object": "model",
+        "created": _CREATED_SECONDS,
+        "owned_by": "qiao",
+        "max_model_len": window,
         "display_name": name if name == served.id else f"{name} ({served.id})",
         "created_at": _CREATED,
         "lifecycle": "active",
@@ -94,9 +106,9 @@ def model_info(name: str, served: Served, profile: Profile) -> dict[str, Any]:
     }
 
 
-def _page(models: list[dict[str, Any]], query: Mapping[str, str]) -> tuple[list[dict[str, Any]], bool]:
+def _page(models: list[dict[str, Any]], query: Mapping[str, str], default: int) -> tuple[list[dict[str, Any]], bool]:
     try:
-        limit = int(query.get("limit", "20"))
+        limit = int(query.get("limit", default))
     except ValueError as error:
         raise invalid("limit", "must be a number from 1 to 1000") from error
     if not 1 <= limit <= 1000:

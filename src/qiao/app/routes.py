@@ -1,14 +1,14 @@
-"""Which path is answered by what. Every other path is a 404 in Anthropic's shape."""
+"""Which path is answered by what, and in whose shape an error is written. Every other path is a 404."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 import msgspec
 from aiohttp import web
 
-from qiao.app import count_tokens, health, messages, models
+from qiao.app import chat_completions, count_tokens, health, messages, models
 from qiao.app.gateway import Context, Gateway
 from qiao.core.fault import Fault
 
@@ -31,6 +31,7 @@ _HELLO = Route("hello", health.hello, _GET, is_open=True)
 ROUTES: dict[str, Route] = {
     "/v1/messages": Route("messages", messages.messages, _POST),
     "/v1/messages/count_tokens": Route("count_tokens", count_tokens.count_tokens, _POST),
+    "/v1/chat/completions": Route("chat_completions", chat_completions.chat_completions, _POST),
     "/v1/models": Route("models", models.list_models, _GET),
     "/": _HELLO,
     "/api/hello": _HELLO,
@@ -46,7 +47,13 @@ _ABSENT = {
     "/v1/files": "The Files API is not available on this gateway; send the content in the request.",
     "/v1/skills": "Agent Skills are not available on this gateway.",
     "/v1/complete": "The Text Completions API is gone; use POST /v1/messages.",
+    "/v1/completions": "Text completions are not available on this gateway; use POST /v1/chat/completions.",
+    "/v1/responses": "The Responses API is not available on this gateway; use POST /v1/chat/completions.",
+    "/v1/embeddings": "Embeddings are not available on this gateway.",
 }
+_OPENAI_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
+# OpenAI's clients append these to the base URL, which has to end in /v1 and often does not.
+_WITHOUT_VERSION = ("/chat/completions", "/models")
 
 
 def find(method: str, path: str) -> Route:
@@ -66,8 +73,17 @@ def find(method: str, path: str) -> Route:
     raise Fault("not_found", f"Not found: {method} {path[:200]}")
 
 
+def speaks_openai(path: str, headers: Mapping[str, str]) -> bool:
+    """Whether a client wants its errors in OpenAI's shape. `/v1/models` is asked by both sides: Anthropic's clients
+    send a version, and their key under another name."""
+    path = normalised(path)
+    if path.startswith("/v1/models"):
+        return "anthropic-version" not in headers and "x-api-key" not in headers
+    return any(path == own or path.startswith(own + "/") for own in _OPENAI_PATHS)
+
+
 def normalised(path: str) -> str:
-    """The path without a trailing slash, and without what users double when they set a base URL.
+    """The path without a trailing slash, and without what users double or forget when they set a base URL.
 
     Clients append `/v1/messages` to the base URL, so `…/v1` gives `/v1/v1/messages`, and `…/anthropic` (the path of
     several hosted services) `/anthropic/v1/messages`.
@@ -75,4 +91,6 @@ def normalised(path: str) -> str:
     if path != "/":
         path = path.rstrip("/") or "/"
     path = path.removeprefix("/anthropic") or "/"
+    if path.startswith(_WITHOUT_VERSION):
+        return "/v1" + path
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path

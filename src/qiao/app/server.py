@@ -14,16 +14,18 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from qiao.app import routes
+from qiao.app.answering import request_id_headers
 from qiao.app.gateway import Context, Gateway, new_request_id, now
 from qiao.app.recording import record_of
-from qiao.core.anthropic import errors
+from qiao.core.anthropic import errors as anthropic_errors
 from qiao.core.fault import Fault
+from qiao.core.openai import errors as openai_errors
 
 _log = logging.getLogger("qiao.app")
 
 
 class _Protocol(RequestHandler):
-    """aiohttp's protocol, with errors below the request boundary (bad HTTP, huge headers) in Anthropic's shape."""
+    """aiohttp's protocol, with errors below the request boundary (bad HTTP, huge headers) in the client's shape."""
 
     __slots__ = ()
 
@@ -42,7 +44,7 @@ class _Protocol(RequestHandler):
         else:
             first_line = (message or "the request is no valid HTTP").strip().splitlines()[0][:200]
             fault = Fault("invalid_request", f"bad HTTP request: {first_line}")
-        response = fault_response(fault, new_request_id())
+        response = fault_response(fault, new_request_id(), request)
         response.force_close()
         return response
 
@@ -73,7 +75,7 @@ class Boundary:
             raise
         except Fault as fault:
             context.fault = fault
-            response = fault_response(fault, context.request_id, is_head=request.method == "HEAD")
+            response = fault_response(fault, context.request_id, request)
         except ConnectionError:
             # The client went away while we wrote; there is nobody to answer.
             context.status = 499
@@ -84,7 +86,7 @@ class Boundary:
             if context.abort is not None:
                 response = await context.abort(context.fault)
             else:
-                response = fault_response(context.fault, context.request_id)
+                response = fault_response(context.fault, context.request_id, request)
         finally:
             if response is not None:
                 context.status = response.status
@@ -99,7 +101,7 @@ class Boundary:
             raise Fault("authentication", _key_problem(request))
         response = await route.handler(request, self._gateway, context)
         if not response.prepared:
-            response.headers["request-id"] = context.request_id
+            response.headers.update(request_id_headers(context.request_id))
         return response
 
     def _check_host(self, request: web.BaseRequest) -> None:
@@ -125,19 +127,27 @@ def _is_loopback(host: str) -> bool:
 
 
 def _key_problem(request: web.BaseRequest) -> str:
+    if routes.speaks_openai(request.path, request.headers):
+        if "Authorization" in request.headers:
+            return "Incorrect API key provided: this is not the gateway's key (`qiao key` prints it)."
+        return "You didn't provide an API key: send the gateway's key as Authorization: Bearer (`qiao key` prints it)."
     if "x-api-key" in request.headers or "Authorization" in request.headers:
         return "invalid x-api-key: this is not the gateway's key (`qiao key` prints it)"
     return "x-api-key: no key was sent; send the gateway's key as x-api-key or as Authorization: Bearer"
 
 
-def fault_response(fault: Fault, request_id: str, *, is_head: bool = False) -> web.Response:
-    """A fault as an HTTP answer."""
-    headers = {"request-id": request_id}
+def fault_response(fault: Fault, request_id: str, request: web.BaseRequest) -> web.Response:
+    """A fault as an HTTP answer, in the shape of the protocol that the client speaks."""
+    if routes.speaks_openai(request.path, request.headers):
+        status, body = openai_errors.status(fault), openai_errors.body(fault)
+    else:
+        status, body = anthropic_errors.status(fault), anthropic_errors.body(fault, request_id)
+    headers = request_id_headers(request_id)
     if fault.retry_after is not None:
         headers["retry-after"] = f"{max(1, round(fault.retry_after))}"
     return web.Response(
-        status=errors.status(fault),
-        body=b"" if is_head else errors.body(fault, request_id),
+        status=status,
+        body=b"" if request.method == "HEAD" else body,
         content_type="application/json",
         headers=headers,
     )
