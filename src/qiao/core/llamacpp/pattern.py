@@ -13,7 +13,9 @@ _WORD: Ranges = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
 _SPACE: Ranges = ((0x09, 0x0D), (0x20, 0x20))
 _CLASSES: dict[str, Ranges] = {"d": _DIGITS, "w": _WORD, "s": _SPACE}
 _CONTROLS = {"n": 0x0A, "r": 0x0D, "t": 0x09, "f": 0x0C, "v": 0x0B, "0": 0x00}
-_PRINTABLE: Ranges = ((0x20, 0x7E), (0xA0, 0xD7FF))
+# Letters and signs that people write, without the spaces beyond ASCII.
+_PRINTABLE: Ranges = ((0x20, 0x7E), (0xA1, 0x167F), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3))
+_ASCII: Ranges = ((0x20, 0x7E),)
 _MOST_REPEATS = 1000
 _DEEPEST = 32
 
@@ -160,7 +162,7 @@ class _Reader:
         if character in _CLASSES:
             return _CLASSES[character]
         if character.lower() in _CLASSES:
-            return _printable(complement(_CLASSES[character.lower()]))
+            return _within(_ASCII, complement(_CLASSES[character.lower()]))
         if character in _CONTROLS:
             return ((_CONTROLS[character], _CONTROLS[character]),)
         if character in "xu":
@@ -183,9 +185,12 @@ class _Reader:
         if is_negated:
             self._place += 1
         found: list[tuple[int, int]] = []
+        # Whether a letter beyond ASCII belongs to \w is not the same everywhere, so that none is written then.
+        names_class = False
         is_first = True
         while (character := self._take()) != "]" or is_first:
             is_first = False
+            names_class = names_class or (character == "\\" and self._peek().lower() in _CLASSES)
             low = self._escape(self._take()) if character == "\\" else ((ord(character), ord(character)),)
             is_single = len(low) == 1 and low[0][0] == low[0][1]
             if is_single and self._peek() == "-" and self._text[self._place + 1 : self._place + 2] not in ("]", ""):
@@ -197,7 +202,9 @@ class _Reader:
                 found.append((low[0][0], high[0][1]))
             else:
                 found.extend(low)
-        return _printable(complement(union(found))) if is_negated else union(found)
+        if not is_negated:
+            return union(found)
+        return _within(_ASCII if names_class else _PRINTABLE, complement(union(found)))
 
     def _character(self, ranges: Ranges) -> Node:
         node = json_character(ranges, self._rules)
@@ -206,6 +213,6 @@ class _Reader:
         return node
 
 
-def _printable(ranges: Ranges) -> Ranges:
-    """`ranges` without characters that nobody writes: a negated class means "any other letter", not U+0007."""
-    return complement(union((*complement(ranges), *complement(_PRINTABLE))))
+def _within(allowed: Ranges, ranges: Ranges) -> Ranges:
+    """The codes of both: a negated class means "another letter", not U+0007."""
+    return complement(union((*complement(ranges), *complement(allowed))))
