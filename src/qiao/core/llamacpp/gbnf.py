@@ -210,16 +210,15 @@ class _Converter:
         pattern = schema.get("pattern")
         if isinstance(pattern, str):
             try:
-                return self._quoted(
-                    pattern_node(
-                        pattern,
-                        self._rules,
-                        cap=min(self._bounds.string, 64 if asked is None else max(1, asked)),
-                        character=self._character,
-                        shortest=least,
-                        longest=most,
-                    )
+                node = pattern_node(
+                    pattern,
+                    self._rules,
+                    cap=min(self._bounds.string, 64 if asked is None else max(1, asked)),
+                    character=self._character,
+                    shortest=least,
+                    longest=most if asked is None else asked,
                 )
+                return None if node is None else self._quoted(node)
             except UnsupportedPatternError:
                 pass  # the string stays free: a grammar can promise no more
         known = _FORMATS.get(str(schema.get("format")))

@@ -24,28 +24,40 @@ class UnsupportedPatternError(Exception):
     """The pattern says something that cannot be written as a grammar."""
 
 
-def pattern_node(pattern: str, rules: Rules, *, cap: int, character: Node, shortest: int, longest: int) -> Node:
-    """Strings that `pattern` is found in, without their quotes.
+def pattern_node(pattern: str, rules: Rules, *, cap: int, character: Node, shortest: int, longest: int) -> Node | None:
+    """Strings that `pattern` is found in, without their quotes; None if it wants more than `longest` characters.
 
     `cap`: where a quantifier has no end. `character`: any character, for what may follow a pattern without `$`.
-    `shortest`, `longest`: the string's own limits, kept where the open end leaves room for it.
+    `shortest`, `longest`: the string's own limits, kept as far as quantifiers and an open end leave room for it.
     """
-    reader = _Reader(pattern, rules, cap)
+    usual = _node(pattern, rules, 0, cap, character, shortest, longest)
+    for floor in (0, shortest):
+        for most in (cap, longest, longest // 2, 1, 0):
+            node = _node(pattern, rules, floor, max(floor, most), character, shortest, longest)
+            if shortest <= node.shortest and node.longest <= longest:
+                return node
+    return usual if usual.shortest <= longest else None
+
+
+def _node(pattern: str, rules: Rules, floor: int, cap: int, character: Node, shortest: int, longest: int) -> Node:
+    reader = _Reader(pattern, rules, floor, cap)
     body = reader.whole()
     if reader.is_anchored_at_end:
         return body
     least = max(0, shortest - body.shortest)
+    # An escaped character counts twice in the JSON text, and once for the string's limit.
     most = max(least, min(cap, longest - body.longest))
-    return rules.sequence((body, rules.repeated(character, least, most)))
+    return rules.sequence((body, rules.repeated(Node(character.text, 1, 1), least, most)))
 
 
 class _Reader:
     """Recursive descent over one pattern."""
 
-    def __init__(self, pattern: str, rules: Rules, cap: int) -> None:
+    def __init__(self, pattern: str, rules: Rules, floor: int, cap: int) -> None:
         self._text = pattern.removeprefix("^")
         self._place = 0
         self._rules = rules
+        self._floor = floor
         self._cap = cap
         self._depth = 0
         self.is_anchored_at_end = False
@@ -95,9 +107,9 @@ class _Reader:
     def _quantified(self, node: Node) -> Node:
         character = self._peek()
         if character == "*":
-            least, most = 0, self._cap
+            least, most = self._floor, self._cap
         elif character == "+":
-            least, most = 1, max(1, self._cap)
+            least, most = max(1, self._floor), max(1, self._cap)
         elif character == "?":
             least, most = 0, 1
         elif character == "{":
@@ -122,6 +134,8 @@ class _Reader:
             return None
         self._place = end + 1
         least = int(low)
+        if comma and not high:
+            least = max(least, self._floor)
         most = int(high) if high else max(least, self._cap) if comma else least
         if most > _MOST_REPEATS or least > most:
             raise UnsupportedPatternError("a count that is too large")
