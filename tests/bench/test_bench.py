@@ -28,12 +28,13 @@ def test_the_gateway_is_measured(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")]
+    lines = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")]
+    rows = {row[0].strip(): row[1].split() for row in lines[1:]}
     assert len(rows) == 8
-    for row in rows:
-        number, unit = row[1].split()
-        assert float(number) > 0
+    for name, (number, unit) in rows.items():
         assert unit in ("µs", "ms", "s", "MB")
+        # A difference of two latencies may be anything in so short a run.
+        assert float(number) > 0 or name.startswith("added")
     assert page.read_text().startswith(INTRODUCTION.splitlines()[0])
     assert done.stdout.strip() in page.read_text()
 
