@@ -42,10 +42,15 @@ class ToolArgumentsAdded(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallEnded(msgspec.Struct, frozen=True, gc=False):
-    """`complete` False: the answer was cut inside the call; it must not be executed."""
+    """`complete` False: the answer was cut inside the call; it must not be executed.
+
+    `raw`: the call in the words of the model, tags included, where it was written as text; a whole answer gives a call
+    that is not complete back as this text.
+    """
 
     index: int
     complete: bool = True
+    raw: str = ""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

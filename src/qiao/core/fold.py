@@ -93,7 +93,7 @@ class Folder:
             case ToolArgumentsAdded():
                 self._pieces.append(event.text)
             case ToolCallEnded():
-                self._end_call(event.complete)
+                self._end_call(event.complete, event.raw)
             case UsageSeen():
                 self._usage = event.usage
             case Finished():
@@ -103,7 +103,7 @@ class Folder:
             case _:
                 assert_never(event)
 
-    def _end_call(self, complete: bool) -> None:
+    def _end_call(self, complete: bool, raw: str = "") -> None:
         call = self._call
         if call is None:
             return
@@ -112,9 +112,19 @@ class Folder:
         self._call = None
         if complete:
             self._blocks.append(CallBlock(call.id, call.name, arguments))
+        # A cut call is never executed: a whole answer can still give it back as the text it was.
+        elif raw:
+            self._cut_call(raw)
         else:
-            # A cut call is never executed: a whole answer can still give it back as the text it was.
             self._blocks.append(TextBlock(as_text(call.name, arguments, closed=False)))
+
+    def _cut_call(self, text: str) -> None:
+        """The model's own words: they continue the text before them, and what follows continues them."""
+        if self._blocks and isinstance(last := self._blocks[-1], TextBlock):
+            self._blocks.pop()
+            text = last.text + text
+        self._kind = TextAdded
+        self._pieces.append(text)
 
     def _flush(self) -> None:
         if self._call is not None:

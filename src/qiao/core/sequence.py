@@ -7,11 +7,11 @@ object, white space that belongs to the layout round a call. `Sequencer` brings 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import assert_never
 
 from qiao.core.arguments import Arguments
+from qiao.core.conversation import Tool
 from qiao.core.events import (
     Event,
     Failed,
@@ -23,9 +23,11 @@ from qiao.core.events import (
     ToolCallStarted,
     UsageSeen,
 )
+from qiao.core.repair import near_name
+from qiao.core.shape import read_shape
 
-_CUT_REASONS = frozenset({"length", "context", "stop_sequence", "content_filter"})
-_GOOD_ID = re.compile(r"[A-Za-z0-9_-]+\Z")
+CUT_REASONS = frozenset({"length", "context", "stop_sequence", "content_filter"})
+"""Finish reasons that may have cut a call in two."""
 
 
 class _Call:
@@ -33,11 +35,11 @@ class _Call:
 
     __slots__ = ("arguments", "id", "index", "is_open", "name")
 
-    def __init__(self, index: int, call_id: str, name: str) -> None:
+    def __init__(self, index: int, call_id: str, name: str, arguments: Arguments) -> None:
         self.index = index
         self.id = call_id
         self.name = name
-        self.arguments = Arguments()
+        self.arguments = arguments
         self.is_open = False
 
 
@@ -46,15 +48,29 @@ class Sequencer:
 
     `one_call`: keep the first call of the answer, drop the others (`disable_parallel_tool_use`).
     `id_prefix`: for calls to which the engine gave no id; unique within the client's conversation.
+    `tools`: what the client declared; their schemas and names guide the repair.
+    `repair` False: only calls that are right as they are become calls.
     After the end, `repairs` holds (call name, repair) pairs and `dropped_calls` counts calls that `one_call` removed.
     """
 
-    def __init__(self, *, id_prefix: str, one_call: bool = False, keep_leading_space: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        id_prefix: str,
+        one_call: bool = False,
+        keep_leading_space: bool = True,
+        tools: Sequence[Tool] = (),
+        repair: bool = True,
+    ) -> None:
         self.repairs: list[tuple[str, str]] = []
         self.dropped_calls = 0
         self.call_count = 0
         self._id_prefix = id_prefix
         self._one_call = one_call
+        self._schemas = {tool.name: tool.parameters for tool in tools}
+        self._repair = repair
+        self._complete = 0
+        self._incomplete = 0
         self._call: _Call | None = None
         self._waiting: list[Event] = []
         self._space = ""
@@ -103,7 +119,7 @@ class Sequencer:
                 self._arguments(event, out)
             case ToolCallEnded():
                 if self._call is not None and self._call.index == event.index:
-                    self._end_call(out, cut=not event.complete)
+                    self._end_call(out, cut=not event.complete, raw=event.raw)
                 elif self._waiting:
                     self._waiting.append(event)
             case Finished():
@@ -155,7 +171,13 @@ class Sequencer:
                 self._waiting.append(event)
                 return
             self._end_call(out, cut=False)
-        self._call = _Call(event.index, self._unique_id(event.id), event.name)
+        name = event.name
+        if self._repair and name not in self._schemas and (near := near_name(name, self._schemas)) is not None:
+            self.repairs.append((near, "near_name"))
+            name = near
+        schema = self._schemas.get(name)
+        arguments = Arguments(None if schema is None else read_shape(schema), mend=self._repair)
+        self._call = _Call(event.index, self._unique_id(event.id), name, arguments)
 
     def _arguments(self, event: ToolArgumentsAdded, out: list[Event]) -> None:
         call = self._call
@@ -179,7 +201,7 @@ class Sequencer:
             out.append(ToolCallStarted(call.index, call.id, call.name))
         out.append(ToolArgumentsAdded(call.index, text))
 
-    def _end_call(self, out: list[Event], *, cut: bool) -> None:
+    def _end_call(self, out: list[Event], *, cut: bool, raw: str = "") -> None:
         call = self._call
         if call is None:
             return
@@ -191,11 +213,14 @@ class Sequencer:
             return
         if closed.outcome == "text" and not call.is_open:
             self.repairs.append((call.name, "returned_as_text"))
-            self._text(TextAdded(as_text(call.name, call.arguments.raw, closed=not cut)), out)
+            self._text(TextAdded(raw or as_text(call.name, call.arguments.raw, closed=not cut)), out)
             return
         if closed.text:
             self._send(call, closed.text, out)
-        out.append(ToolCallEnded(call.index, complete=closed.outcome == "object"))
+        is_complete = closed.outcome == "object"
+        self._complete += is_complete
+        self._incomplete += not is_complete
+        out.append(ToolCallEnded(call.index, complete=is_complete, raw="" if is_complete else raw))
         leftover = closed.leftover.strip()
         if leftover:
             self.repairs.append((call.name, "trailing_text"))
@@ -226,11 +251,15 @@ class Sequencer:
                 self._waiting.clear()
 
     def _finish(self, event: Finished, out: list[Event]) -> None:
-        self._end_all(out, cut=event.reason in _CUT_REASONS)
+        self._end_all(out, cut=event.reason in CUT_REASONS)
         reason = event.reason
-        if self.call_count and reason in ("stop", "stop_sequence"):
+        if self._incomplete:
+            # A part of a call has gone out that nothing can complete. Only an answer that was cut may look like this:
+            # told "tool_calls", a client would run it.
+            reason = "length" if reason in ("stop", "tool_calls") else reason
+        elif self._complete and reason in ("stop", "stop_sequence"):
             reason = "tool_calls"
-        elif not self.call_count and reason == "tool_calls":
+        elif not self._complete and reason == "tool_calls":
             reason = "stop"
         out.append(Finished(reason, event.stop_sequence if reason == "stop_sequence" else None))
 
