@@ -91,7 +91,8 @@ def _words(part: Part | ResultPart) -> str:
 
 
 def _one_line(tool: Tool) -> Tool:
-    return msgspec.structs.replace(tool, description=_beginning(tool.description, _DESCRIPTION_CHARACTERS))
+    first, _, _ = tool.description.strip().partition("\n\n")
+    return msgspec.structs.replace(tool, description=_beginning(first, _DESCRIPTION_CHARACTERS))
 
 
 def _line(tool: Tool) -> str:

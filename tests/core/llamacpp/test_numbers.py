@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qiao.core.llamacpp.numbers import integer, number
@@ -20,6 +20,7 @@ def _as_regex(text: str, rules: dict[str, str]) -> str:
     return text.replace(" ", "")
 
 
+@settings(deadline=None)
 @given(st.integers(-3000, 3000), st.integers(0, 2500))
 def test_whole_numbers_of_a_range(low: int, width: int) -> None:
     high = low + width
@@ -34,6 +35,7 @@ def test_whole_numbers_of_a_range(low: int, width: int) -> None:
     assert not pattern.fullmatch("0" + str(high)) or high < 0
 
 
+@settings(deadline=None)
 @given(
     st.one_of(st.none(), st.floats(-1e6, 1e6)),
     st.one_of(st.none(), st.floats(0, 1e4)),
