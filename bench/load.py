@@ -20,10 +20,14 @@ class Seen(NamedTuple):
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection; `ask` sends a request and waits for the whole answer."""
+    """One keep-alive connection; `ask` sends a request and waits for the whole answer.
+
+    `markers` came in `reads` pieces, over all answers: more markers than pieces mean that somebody on the way was late.
+    """
 
     def __init__(self) -> None:
         self.markers = 0
+        self.reads = 0
         self._head = b""
         self._answer: asyncio.Future[Seen] | None = None
 
@@ -59,6 +63,7 @@ class Connection(asyncio.Protocol):
         found = data.count(self._marker)
         if found:
             self.markers += found
+            self.reads += 1
             if not self._first:
                 self._first = time.perf_counter() - self._started
         self._size += len(data)
