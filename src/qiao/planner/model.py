@@ -1,0 +1,104 @@
+"""The figures of a model that decide what it needs: shapes, precision, window. Values only.
+
+Read from a model's own config.json by `config_reader`; the catalogue holds such files' figures for models that are
+not on this machine.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from qiao.planner.quantisation import PLAIN, Quantisation
+
+
+class Attention(msgspec.Struct, frozen=True, kw_only=True):
+    """The layers that keep keys and values of every token.
+
+    * `layers`: how many layers look at the whole window.
+    * `gated`: the query projection is twice as wide, for an output gate (Qwen3-Next and later).
+    * `biased`: projections have biases.
+    * `sliding_layers`, `sliding_window`: further layers that keep the last tokens only.
+    * `latent`: numbers a token and layer that latent attention keeps in place of keys and values (DeepSeek, Kimi).
+    * `query_latent`, `latent_rank`, `head_size_rotary`, `head_size_value`: its further shapes.
+    """
+
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    gated: bool = False
+    biased: bool = False
+    normed: bool = False
+    sliding_layers: int = 0
+    sliding_window: int = 0
+    latent: int | None = None
+    latent_rank: int = 0
+    query_latent: int = 0
+    head_size_rotary: int = 0
+    head_size_value: int = 0
+
+
+class LinearAttention(msgspec.Struct, frozen=True, kw_only=True):
+    """Layers that keep a state of fixed size for each request (Gated DeltaNet)."""
+
+    layers: int
+    key_heads: int
+    value_heads: int
+    key_size: int
+    value_size: int
+    convolution: int
+
+
+class Experts(msgspec.Struct, frozen=True, kw_only=True):
+    """The layers whose matrices are many small ones, of which each token uses a few. `shared_width` 0: none shared."""
+
+    layers: int
+    count: int
+    active: int
+    width: int
+    shared_width: int = 0
+    biased: bool = False
+    shared_gate: bool = False
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint.
+
+    * `repository`: where it is published, or its folder.
+    * `architecture`: the class name in its config.json, by which engines know it.
+    * `dense_layers`, `dense_width`: layers with one feed-forward part, and its width.
+    * `draft_layers`: layers for speculative decoding that come with it; engines load them on demand only.
+    * `vision_parameters`: numbers of its vision part.
+    * `window`: tokens that it was trained for.
+    * `published_bytes`: what its index says it takes, where that is known.
+    * `sources`: where the figures come from.
+    """
+
+    repository: str
+    architecture: str
+    hidden: int
+    vocabulary: int
+    layers: int
+    window: int
+    attention: Attention
+    linear: LinearAttention | None = None
+    experts: Experts | None = None
+    dense_layers: int = 0
+    dense_width: int = 0
+    tied: bool = False
+    draft_layers: int = 0
+    vision_parameters: int = 0
+    quantisation: Quantisation = PLAIN
+    published_bytes: int | None = None
+    sources: tuple[str, ...] = ()
+    is_local: bool = False
+
+    @property
+    def is_hybrid(self) -> bool:
+        """Some layers keep a fixed state in place of keys and values."""
+        return self.linear is not None
+
+    @property
+    def name(self) -> str:
+        """The repository without its owner."""
+        return self.repository.rstrip("/").rsplit("/", 1)[-1]
