@@ -186,6 +186,8 @@ def test_tool_search_finds_an_mcp_tool(user: User, tmp_path: Path) -> None:
     assert name in found
     assert "Greets a person by name." in found
     assert '"person"' in found
+    # What was found stands where it was found, and not in the head of the prompt, which stays as it is cached.
+    assert second.prompt.startswith(first.prompt)
     assert third.prompt.startswith(second.prompt)
 
 

@@ -221,14 +221,15 @@ def test_deferred_tools_appear_once_they_are_referenced(stage: Stage) -> None:
         {"name": "ToolSearch", "input_schema": {"type": "object", "properties": {"query": {"type": "string"}}}},
         {"name": "DeferredToolPlaceholder", "input_schema": {"type": "object"}, "defer_loading": True},
     ]
-    assert post(stage, request(tools=tools)).status == 200
-    assert stage.engine.chats[-1].tool_names == ["get_weather", "ToolSearch"]
     hidden = {
         "name": "NotebookEdit",
         "description": "Edits a notebook cell.",
         "input_schema": {"type": "object", "properties": {"cell": {"type": "integer"}}},
         "defer_loading": True,
     }
+    assert post(stage, request(tools=[*tools, hidden])).status == 200
+    assert stage.engine.chats[-1].tool_names == ["get_weather", "ToolSearch"]
+    assert "NotebookEdit" not in json.dumps(stage.engine.chats[-1].body)
     found = [result([{"type": "tool_reference", "tool_name": "NotebookEdit"}])]
     body = request(tools=[*tools, hidden], messages=turns([use("ToolSearch", {"query": "select:NotebookEdit"})], found))
     assert post(stage, body).status == 200
@@ -238,6 +239,7 @@ def test_deferred_tools_appear_once_they_are_referenced(stage: Stage) -> None:
     assert "NotebookEdit" in shown
     assert "Edits a notebook cell." in shown
     assert '"cell"' in shown
+    assert sent.tool_names == ["get_weather", "ToolSearch"]
     assert "DeferredToolPlaceholder" not in json.dumps(sent.body)
 
 
