@@ -191,6 +191,7 @@ class Supervisor:
     async def _run_once(self) -> _Ended:
         """One life of the process, from its start to its end."""
         life = _Life()
+        self._log.clear()
         command = self._command(self.address)
         try:
             process = await asyncio.create_subprocess_exec(
