@@ -1,7 +1,7 @@
 """The plan of the house, held: which room may know whom, and how big things may get.
 
-The rooms and the gates are described in docs/concepts/architecture.md. Every exception is listed here with its reason, and an
-exception that is no longer needed fails.
+The rooms and the gates are described in docs/concepts/architecture.md. Every exception is listed here with its
+reason, and an exception that is no longer needed fails.
 """
 
 from __future__ import annotations

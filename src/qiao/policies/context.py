@@ -41,8 +41,8 @@ def clamp_max_tokens(
     asked: int | None, window: int | None, max_output: int | None
 ) -> tuple[int | None, tuple[str, ...]]:
     """The limit of the answer in tokens, at least 1: not above what the model is good for, nor above the window less
-    one token of prompt. How much room the prompt leaves is for who has counted it. None stays None: an engine fills what
-    the prompt leaves."""
+    one token of prompt. How much room the prompt leaves is for who has counted it. None stays None: an engine fills
+    what the prompt leaves."""
     if asked is None:
         return None, ()
     limits = [limit for limit in (max_output, window - 1 if window is not None else None) if limit is not None]
