@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from qiao.core.anthropic import answer as anthropic_answer
 from qiao.core.anthropic.answer import Frame
 from qiao.core.anthropic.grammar import check
+from qiao.core.anthropic.stream import Encoder
 from qiao.core.arguments import Arguments
-from qiao.core.exchange import anthropic_exchange
+from qiao.core.exchange import Exchange
 from qiao.core.openai.stream import Decoder
 
 FRAME = Frame(message_id="msg_1", model="m")
@@ -73,7 +74,7 @@ def chunks_of(script: list[tuple[str, Any]], cuts: list[int], finish: str = "sto
 
 
 def run(pieces: list[bytes], *, stream: bool) -> bytes | dict[str, Any]:
-    exchange = anthropic_exchange(Decoder(), FRAME, stream=stream)
+    exchange = Exchange(Decoder(), Encoder(FRAME) if stream else None, id_prefix="toolu")
     out = b"".join([exchange.receive(piece) for piece in pieces]) + exchange.eof()
     if stream:
         return check(out)
@@ -122,7 +123,7 @@ def test_no_text_is_lost(script: list[tuple[str, Any]], cuts: list[int]) -> None
 @given(st.binary(max_size=300), st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_garbage_from_the_engine_is_a_fault(data: bytes, whole: bool) -> None:
-    exchange = anthropic_exchange(Decoder(whole=whole), FRAME, stream=True)
+    exchange = Exchange(Decoder(whole=whole), Encoder(FRAME), id_prefix="toolu")
     out = exchange.receive(data) + exchange.eof()
     assert exchange.facts.fault is not None or exchange.facts.finish is not None
     check(out, exact_usage=False)

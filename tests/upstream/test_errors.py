@@ -289,3 +289,16 @@ def test_exceptions(error: Exception, kind: str) -> None:
     fault = errors.from_exception(error, address=ADDRESS)
     assert fault.kind == kind
     assert "engine:8000" in fault.message
+
+
+def test_an_overflow_told_within_the_answer_gets_the_words_that_make_clients_compact() -> None:
+    told = Fault(
+        "api",
+        "the engine failed while it was answering: This model's maximum context length is 8192 tokens. However, your "
+        "prompt contains 9000 input tokens",
+        party="upstream",
+    )
+    fault = errors.explained(told)
+    assert (fault.kind, fault.message) == ("invalid_request", "prompt is too long: 9000 tokens > 8192 maximum")
+    other = Fault("api", "the engine failed while it was answering: out of memory", party="upstream")
+    assert errors.explained(other) is other

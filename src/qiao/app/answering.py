@@ -20,6 +20,7 @@ from qiao.core.exchange import Exchange, Limits, StreamEncoder
 from qiao.core.fault import Fault
 from qiao.core.fold import Answer as Folded
 from qiao.upstream.base import Answer, Served
+from qiao.upstream.errors import explained
 
 _STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -82,6 +83,7 @@ def _exchange(conversation: Conversation, answer: Answer, served: Served, reply:
         stops=answer.prepared.scan_stops,
         one_call=answer.prepared.one_call,
         limits=Limits(window=served.window, max_tokens=conversation.max_tokens),
+        explain=explained,
     )
 
 

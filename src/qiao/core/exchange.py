@@ -1,6 +1,6 @@
 """One request and its answer as an object without I/O: engine bytes in, client bytes out.
 
-    exchange = Exchange(decoder, frame, …)
+    exchange = Exchange(decoder, encoder, …)
     client_bytes = exchange.receive(engine_bytes)   # any number of times
     client_bytes = exchange.eof()                   # or exchange.fail(fault)
 
@@ -10,13 +10,11 @@ serves both: decoder → stop scanner → sequencer → (encoder | folder).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from qiao.core.anthropic.answer import Frame
-from qiao.core.anthropic.stream import Encoder
 from qiao.core.events import Event, Failed, Finished, Usage, UsageSeen
 from qiao.core.fault import Fault
 from qiao.core.fold import Answer, Folder
@@ -59,7 +57,10 @@ class Facts(msgspec.Struct):
 
 
 class Exchange:
-    """One request. `is_over` after a Finished or Failed: later bytes are ignored and the engine may be let go."""
+    """One request. `is_over` after a Finished or Failed: later bytes are ignored and the engine may be let go.
+
+    `explain` gives a fault that the engine told within its answer the words that clients act on.
+    """
 
     def __init__(
         self,
@@ -71,8 +72,10 @@ class Exchange:
         one_call: bool = False,
         keep_leading_space: bool = True,
         limits: Limits | None = None,
+        explain: Callable[[Fault], Fault] | None = None,
     ) -> None:
         self.facts = Facts()
+        self._explain = explain
         self._decoder = decoder
         self._encoder = encoder
         self._folder = Folder() if encoder is None else None
@@ -130,8 +133,7 @@ class Exchange:
             elif kind is Finished:
                 events[place] = self._finished(event)  # type: ignore[arg-type]
             elif kind is Failed:
-                self._end()
-                self.facts.fault = event.fault  # type: ignore[union-attr]
+                events[place] = self._failed(event)  # type: ignore[arg-type]
         if self._folder is not None:
             self._folder.feed(events)
             return b""
@@ -144,6 +146,13 @@ class Exchange:
         self.facts.finish = event
         return event
 
+    def _failed(self, event: Failed) -> Failed:
+        if self._explain is not None:
+            event = Failed(self._explain(event.fault))
+        self._end()
+        self.facts.fault = event.fault
+        return event
+
     def _window_was_full(self) -> bool:
         usage, window, asked = self.facts.usage, self._limits.window, self._limits.max_tokens
         if usage is None or usage.prompt is None or usage.completion is None or window is None or not asked:
@@ -153,25 +162,3 @@ class Exchange:
     def _end(self) -> None:
         self.facts.repairs = self._sequencer.repairs
         self.facts.calls = self._sequencer.call_count
-
-
-def anthropic_exchange(
-    decoder: Decoder,
-    frame: Frame,
-    *,
-    stream: bool,
-    stops: Sequence[str] = (),
-    one_call: bool = False,
-    keep_leading_space: bool = True,
-    limits: Limits | None = None,
-) -> Exchange:
-    """An exchange that answers an Anthropic client."""
-    return Exchange(
-        decoder,
-        Encoder(frame) if stream else None,
-        id_prefix="toolu_" + frame.message_id.removeprefix("msg_"),
-        stops=stops,
-        one_call=one_call,
-        keep_leading_space=keep_leading_space,
-        limits=limits,
-    )

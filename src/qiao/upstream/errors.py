@@ -77,6 +77,19 @@ def fault_of(
     return Fault(kind, message, party=party, retry_after=retry_after, upstream_status=refused.status)
 
 
+def explained(fault: Fault) -> Fault:
+    """A fault that an engine told within its answer, in the words that clients act on.
+
+    Some engines accept a prompt and find it too long afterwards; only the sentence that says so makes a client compact.
+    """
+    if fault.party != "upstream" or fault.kind != "api":
+        return fault
+    excess = overflow.find_excess(fault.message)
+    if excess is None:
+        return fault
+    return Fault("invalid_request", overflow.too_long(excess), upstream_status=fault.upstream_status)
+
+
 def from_exception(error: Exception, *, address: str) -> Fault:
     """The fault that a failed exchange stands for; `error` is one of `TRANSPORT_ERRORS`."""
     place = shown_address(address)

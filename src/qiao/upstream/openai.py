@@ -8,6 +8,7 @@ what lasts is remembered in `quirks`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -184,7 +185,7 @@ class OpenAIUpstream:
                 raise fault_of(
                     refused,
                     address=self.address,
-                    retry_after=retry_after(response.headers),
+                    retry_after=retry_after(response.headers, now=time.time()),
                     true_count=true_count,
                     secrets=self._secrets,
                 )
@@ -197,7 +198,12 @@ class OpenAIUpstream:
 
     def _refused(self, reply: Reply) -> Fault:
         refused = refusal.read(reply.status, reply.body)
-        return fault_of(refused, address=self.address, retry_after=retry_after(reply.headers), secrets=self._secrets)
+        return fault_of(
+            refused,
+            address=self.address,
+            retry_after=retry_after(reply.headers, now=time.time()),
+            secrets=self._secrets,
+        )
 
     # -- counting -------------------------------------------------------------------------------------------------
 
