@@ -1,6 +1,7 @@
 """Which engine flags a model needs on which GPUs, and whether it fits at all. Pure: no files, no clock, no network.
 
-* `machine`: the values that describe a machine; `specification` writes them from `4xH20-96G`, `gpu_table` has the facts.
+* `machine`: the values that describe a machine; `specification` writes them from `4xH20-96G`, `gpu_table` has
+  the facts.
 * `model`, `quantisation`: the values that describe a checkpoint; `config_reader` and `gguf` read them from files that
   others opened, `catalogue` has those of models that are not here.
 * `weights`, `cache`, `memory`: the arithmetic, each term with its name.

@@ -172,8 +172,8 @@ def _experts(fit: Fit, tried: Layouts) -> Iterator[Reason]:
         yield Reason(
             about="--enable-expert-parallel",
             text=f"each GPU holds whole experts; cut over {plain.tensor * plain.data} they would be {width:g} wide, no "
-            "multiple of the block of 128: vLLM refuses that before 0.30 and has only its slower Triton kernel since",
-            source="vllm#17569; vLLM 0.30, fused_moe/oracle/fp8.py: refine_fp8_moe_block_shape",
+            "multiple of the block of 128: vLLM refuses that before 0.29 and has only its Triton kernel for it since",
+            source="vllm#17569; vLLM 0.29, fused_moe/oracle/fp8.py: refine_fp8_moe_block_shape",
         )
     else:
         yield Reason(about="--enable-expert-parallel", text="each GPU holds whole experts")

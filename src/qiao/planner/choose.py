@@ -148,6 +148,12 @@ def _refused_at_once(request: Request) -> Refusal | None:
             f"{utilisation(gpu):.0%} of it is left.",
             nearest.taken(machine),
         )
+    if any(model.quantisation.method == "gguf" for model in request.models):
+        return _plain(
+            request,
+            f"{request.models[0].repository} is a GGUF file, llama.cpp's format: vLLM needs a plugin to read it.",
+            nearest.for_gguf(request),
+        )
     windows = {model.window for model in request.models}
     if goal.window is not None and goal.window > max(windows):
         return _plain(

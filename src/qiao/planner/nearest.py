@@ -143,6 +143,14 @@ def shorter(request: Request, window: int) -> tuple[Nearest, ...]:
     return tuple(found)
 
 
+def for_gguf(request: Request) -> tuple[Nearest, ...]:
+    """For a file in llama.cpp's format."""
+    return (
+        Nearest(text="the embedded engine, which is llama.cpp", command=f"qiao up --gguf {request.wanted}"),
+        Nearest(text="the same model's repository in FP8 or AWQ", command="qiao plan --model OWNER/NAME"),
+    )
+
+
 def newer_engine() -> tuple[Nearest, ...]:
     """For an architecture that came later."""
     return (Nearest(text="a newer vLLM", command="pip install -U vllm"),)

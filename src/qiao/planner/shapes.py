@@ -17,7 +17,7 @@ from qiao.planner.weights import Division
 Version = tuple[int, ...]
 
 # Since then the engine divides the scales of a block further, where the kernel can read the finer ones.
-_REFINES_SINCE: Version = (0, 30)
+_REFINES_SINCE: Version = (0, 29)
 _SMALLEST_REFINED = 32
 
 BLOCK_SOURCE = "vllm#17569; vLLM, quantization/utils/fp8_utils.py"
