@@ -369,6 +369,79 @@ def test_models_in_a_shape_that_both_sides_take(client: openai.OpenAI, stage: St
         assert [model.id for model in other.models.list()] == [model.id for model in listed]
 
 
+# Cursor, which sends three forms of conversations to this one route
+
+
+APPLY_PATCH = {
+    "type": "custom",
+    "name": "ApplyPatch",
+    "description": "Edits files.",
+    "format": {"type": "grammar", "syntax": "lark", "definition": "start: begin hunk+ end"},
+}
+READ_FILE = {"type": "function", "name": "read_file", "parameters": {"type": "object"}}
+PATCH = '*** Begin Patch\n+"x"\n*** End Patch'
+
+
+def test_cursor_sends_items_and_reads_chat_completions(stage: Stage) -> None:
+    calls = step(Think("hm"), "I look.", call("read_file", path="a"), call("ApplyPatch", input=PATCH))
+    said = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": marker(calls, "Done.")}]}
+    body: dict[str, Any] = {
+        "model": MODEL,
+        "instructions": "You are an agent.",
+        "input": [said],
+        "tools": [READ_FILE, APPLY_PATCH],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "reasoning": {"effort": "medium", "summary": "auto"},
+    }
+    checker = Checker(usage=True, free_text={"ApplyPatch"})
+    checker.feed(post(stage, body).body)
+    checker.close()
+    first, second = checker.message["tool_calls"]
+    assert json.loads(first["function"]["arguments"]) == {"path": "a"}
+    assert second["function"] == {"name": "ApplyPatch", "arguments": PATCH}
+    body["input"] += [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look."}]},
+        {"type": "function_call", "call_id": first["id"], "name": "read_file", "arguments": '{"path": "a"}'},
+        {"type": "custom_tool_call", "call_id": second["id"], "name": "ApplyPatch", "input": PATCH},
+        {"type": "function_call_output", "call_id": first["id"], "output": "text of a"},
+        {"type": "custom_tool_call_output", "call_id": second["id"], "output": "Done."},
+    ]
+    again = Checker(usage=True)
+    again.feed(post(stage, body).body)
+    again.close()
+    assert again.message["content"] == "Done."
+    sent = stage.engine.chats[-1]
+    assert [message["role"] for message in sent.messages] == ["system", "user", "assistant", "tool", "tool"]
+    assert json.loads(sent.messages[2]["tool_calls"][1]["function"]["arguments"]) == {"input": PATCH}
+    assert sent.prompt.startswith(stage.engine.chats[0].prompt)
+
+
+def test_a_custom_tool_as_openai_writes_it(client: openai.OpenAI, stage: Stage) -> None:
+    tool: Any = {"type": "custom", "custom": {"name": "code", "description": "Runs code."}}
+    params = asked(call("code", input="print(1)"), "1", tools=[tool])
+    message = client.chat.completions.create(**params).choices[0].message
+    (made,) = message.tool_calls or ()
+    assert made.type == "custom"
+    assert (made.custom.name, made.custom.input) == ("code", "print(1)")
+    result = {"role": "tool", "tool_call_id": made.id, "content": "1"}
+    turns = [*params["messages"], message.to_dict(), result]
+    assert client.chat.completions.create(**{**params, "messages": turns}).choices[0].message.content == "1"
+
+
+def test_cursor_sends_blocks_for_a_model_called_claude(stage: Stage) -> None:
+    tool = {"name": "read_file", "description": "Reads.", "input_schema": {"type": "object"}}
+    body = asked(call("read_file", path="a"), "Done.", tools=[tool]) | {"model": "claude-sonnet-4-5"}
+    made = judged(stage, body).message["tool_calls"][0]
+    body["messages"] += [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": made["id"], "name": "read_file", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": made["id"], "content": "text of a"}]},
+    ]
+    assert judged(stage, body).message["content"] == "Done."
+    assert [message["role"] for message in stage.engine.chats[-1].messages] == ["user", "assistant", "tool"]
+
+
 # Failures
 
 

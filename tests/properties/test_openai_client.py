@@ -36,6 +36,7 @@ BODIES = [
 ]
 REQUESTS = list(parsed(BODIES))
 FRAME = Frame("chatcmpl-1", "m", 1_760_000_000, usage_in_stream=True)
+FREE = Frame("chatcmpl-1", "m", 1_760_000_000, usage_in_stream=True, free_text={"f0": "function", "f1": "custom"})
 TARGET = Target("m")
 PROFILE = find("Qwen/Qwen3-235B-A22B-Instruct-2507")
 TOOL = {"name": "f", "description": "d", "input_schema": {"type": "object"}}
@@ -331,11 +332,11 @@ def essence(completion: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run(pieces: list[bytes], *, stream: bool) -> dict[str, Any]:
-    exchange = Exchange(Decoder(), Encoder(FRAME) if stream else None, id_prefix="call_1")
+def run(pieces: list[bytes], *, stream: bool, frame: Frame = FRAME) -> dict[str, Any]:
+    exchange = Exchange(Decoder(), Encoder(frame) if stream else None, id_prefix="call_1")
     out = b"".join([exchange.receive(piece) for piece in pieces]) + exchange.eof()
     if stream:
-        checker = check(out, usage=True)
+        checker = check(out, usage=True, free_text=frame.free_text)
         return essence(
             {
                 "message": checker.message,
@@ -346,7 +347,7 @@ def run(pieces: list[bytes], *, stream: bool) -> dict[str, Any]:
         )
     answer = exchange.answer()
     assert answer.fault is None
-    completion = json.loads(openai_answer.encode(answer, FRAME))
+    completion = json.loads(openai_answer.encode(answer, frame))
     return essence({**completion["choices"][0], "usage": completion["usage"]})
 
 
@@ -357,6 +358,17 @@ def test_any_cut_gives_the_same_answer_and_stream_equals_whole(
 ) -> None:
     whole = run([chunks_of(script, [])], stream=False)
     assert run(cut(chunks_of(script, argument_cuts), byte_cuts), stream=True) == whole
+
+
+@given(scripts(), cuts, cuts, words)
+@settings(max_examples=200, deadline=None)
+def test_free_text_comes_whole_however_it_was_cut(
+    script: list[tuple[str, Any]], argument_cuts: list[int], byte_cuts: list[int], patch: str
+) -> None:
+    script = [("call", {"input": patch}), *script]
+    whole = run([chunks_of(script, [])], stream=False, frame=FREE)
+    assert run(cut(chunks_of(script, argument_cuts), byte_cuts), stream=True, frame=FREE) == whole
+    assert whole["calls"][0]["function"] == {"name": "f0", "arguments": patch}
 
 
 @given(scripts(), cuts)

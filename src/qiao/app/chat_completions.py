@@ -14,7 +14,7 @@ from qiao.core.conversation import Conversation
 from qiao.core.fold import Answer as Folded
 from qiao.core.openai import answer as openai_answer
 from qiao.core.openai.answer import Frame
-from qiao.core.openai.decode import decode
+from qiao.core.openai.decode import Request, decode
 from qiao.core.openai.encode_stream import PING, Encoder
 from qiao.upstream.base import Answer
 
@@ -25,19 +25,19 @@ async def chat_completions(request: web.BaseRequest, gateway: Gateway, context: 
     body = await read_body(request, limit=settings.max_body, timeout=settings.body_timeout)
     context.bytes_in = len(body)
     asked = decode(body)
-    reply_to = partial(_reply, asked.usage_in_stream)
-    return await respond(request, gateway, context, asked.conversation, reply_to)
+    return await respond(request, gateway, context, asked.conversation, partial(_reply, asked))
 
 
-def _reply(usage_in_stream: bool, conversation: Conversation, answer: Answer, context: Context) -> Reply:
+def _reply(asked: Request, conversation: Conversation, answer: Answer, context: Context) -> Reply:
     number = context.request_id.removeprefix("req_")
     frame = Frame(
         completion_id="chatcmpl-" + number,
         model=conversation.model,
         created=int(time.time()),
         prompt_estimate=answer.prompt_estimate,
-        usage_in_stream=usage_in_stream,
+        usage_in_stream=asked.usage_in_stream,
         show_reasoning=conversation.thinking.shown,
+        free_text=asked.free_text,
     )
     return Reply(Encoder(frame), partial(_whole, frame), PING, id_prefix="call_" + number)
 

@@ -14,6 +14,8 @@ import msgspec
 from qiao.core.events import Finished, FinishReason, Usage
 from qiao.core.fold import Answer, CallBlock, ReasoningBlock, TextBlock
 from qiao.core.json_text import encode_json
+from qiao.core.openai import free_text
+from qiao.core.openai.free_text import Form
 
 _FINISH_REASONS: dict[FinishReason, str] = {
     "stop": "stop",
@@ -32,6 +34,7 @@ class Frame(msgspec.Struct, frozen=True):
     * `prompt_estimate`: tokens to report for the prompt if the engine does not say.
     * `usage_in_stream`: the client wants a last chunk with the tokens.
     * `show_reasoning`: False leaves reasoning out.
+    * `free_text`: the tools whose calls hold plain text.
     """
 
     completion_id: str
@@ -40,6 +43,7 @@ class Frame(msgspec.Struct, frozen=True):
     prompt_estimate: int = 0
     usage_in_stream: bool = False
     show_reasoning: bool = True
+    free_text: dict[str, Form] = {}
 
 
 def usage_object(usage: Usage | None, frame: Frame, *, output_estimate: int) -> dict[str, Any]:
@@ -61,8 +65,11 @@ def finish_fields(finished: Finished) -> dict[str, Any]:
     return {"finish_reason": _FINISH_REASONS[finished.reason], "stop_reason": finished.stop_sequence}
 
 
-def call_object(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+def call_object(call_id: str, name: str, arguments: str, frame: Frame) -> dict[str, Any]:
     """One of `tool_calls`; `arguments` is JSON text."""
+    form = frame.free_text.get(name)
+    if form is not None:
+        return free_text.call_object(call_id, name, arguments, form)
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
@@ -85,7 +92,9 @@ def _message(answer: Answer, frame: Frame) -> dict[str, Any]:
     text = "".join(block.text for block in answer.blocks if isinstance(block, TextBlock))
     thought = "".join(block.text for block in answer.blocks if isinstance(block, ReasoningBlock))
     calls = [
-        call_object(block.id, block.name, block.arguments) for block in answer.blocks if isinstance(block, CallBlock)
+        call_object(block.id, block.name, block.arguments, frame)
+        for block in answer.blocks
+        if isinstance(block, CallBlock)
     ]
     message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
     if thought and frame.show_reasoning:

@@ -15,8 +15,10 @@ from qiao.core.conversation import Conversation, Sampling
 from qiao.core.fault import invalid
 from qiao.core.openai import decode_options as options
 from qiao.core.openai import decode_wire as wire
-from qiao.core.openai.decode_history import history
+from qiao.core.openai.decode_history import History, history
+from qiao.core.openai.decode_input import messages_of
 from qiao.core.openai.decode_tools import tool_choice, tools_of
+from qiao.core.openai.free_text import Form, FreeText
 
 PASSED_ON: Final = EXTRAS | {"ignore_eos", "stop_token_ids", "structured_outputs"}
 """Engine options that a client may pass through. They shape one answer and nothing that other clients share."""
@@ -26,8 +28,11 @@ READ: Final = frozenset(
         "continue_final_message",
         "enable_thinking",
         "include_reasoning",
+        "input",
+        "instructions",
         "logprobs",
         "max_completion_tokens",
+        "max_output_tokens",
         "max_tokens",
         "messages",
         "modalities",
@@ -43,6 +48,7 @@ READ: Final = frozenset(
         "stream",
         "stream_options",
         "temperature",
+        "text",
         "thinking",
         "thinking_budget",
         "thinking_token_budget",
@@ -66,10 +72,14 @@ _STREAM_OPTIONS: msgspec.json.Decoder[wire.StreamOptions] = msgspec.json.Decoder
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a client asks, and how it wants to be answered. `usage_in_stream`: a last chunk tells the tokens."""
+    """What a client asks, and how it wants to be answered.
+
+    `usage_in_stream`: a last chunk tells the tokens. `free_text`: the tools whose calls hold plain text.
+    """
 
     conversation: Conversation
     usage_in_stream: bool = False
+    free_text: dict[str, Form] = {}
 
 
 def decode(body: bytes) -> Request:
@@ -84,12 +94,8 @@ def decode(body: bytes) -> Request:
 def _request(fields: dict[str, msgspec.Raw]) -> Request:
     model = model_of(fields)
     options.refuse_unsupported(fields)
-    messages = optional(fields, "messages", _MESSAGES)
-    if messages is None:
-        also = "; input is a field of the Responses API" if "input" in fields else ""
-        raise invalid("messages", f"Field required{also}")
-    past = history(messages)
-    tools = tools_of(optional(fields, "tools", _TOOLS) or [])
+    offered = tools_of(optional(fields, "tools", _TOOLS) or [])
+    past = _past(fields, offered.free_text)
     parallel = optional(fields, "parallel_tool_calls", _BOOLEAN)
     thinking, ignored = options.thinking(fields)
     stream_options = optional(fields, "stream_options", _STREAM_OPTIONS)
@@ -101,8 +107,8 @@ def _request(fields: dict[str, msgspec.Raw]) -> Request:
         model=model,
         turns=past.turns,
         system=past.system,
-        tools=tools,
-        tool_choice=tool_choice(optional(fields, "tool_choice", _TOOL_CHOICE), parallel, tools),
+        tools=offered.tools,
+        tool_choice=tool_choice(optional(fields, "tool_choice", _TOOL_CHOICE), parallel, offered.tools),
         max_tokens=options.max_tokens(fields),
         stop=options.stop(fields),
         stream=optional(fields, "stream", _BOOLEAN) is True,
@@ -118,4 +124,15 @@ def _request(fields: dict[str, msgspec.Raw]) -> Request:
         extras=extras_of(fields, PASSED_ON),
         dropped=dropped_of(fields, READ | PASSED_ON, ignored),
     )
-    return Request(conversation, stream_options is not None and stream_options.include_usage is True)
+    wants_usage = stream_options is not None and stream_options.include_usage is True
+    return Request(conversation, wants_usage, offered.free_text)
+
+
+def _past(fields: dict[str, msgspec.Raw], free_text: FreeText) -> History:
+    messages = optional(fields, "messages", _MESSAGES)
+    if messages is not None:
+        return history(messages, free_text)
+    messages = messages_of(fields)
+    if messages is None:
+        raise invalid("messages", "Field required")
+    return history(messages, free_text, field="input")

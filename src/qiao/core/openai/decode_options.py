@@ -14,7 +14,7 @@ from qiao.core.body import optional, session_of
 from qiao.core.conversation import Thinking
 from qiao.core.fault import invalid
 from qiao.core.fields import shown
-from qiao.core.json_text import object_text
+from qiao.core.json_text import is_null, object_text
 from qiao.core.openai import decode_wire as wire
 
 EFFORTS: Final = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
@@ -29,6 +29,7 @@ _BOOLEAN: msgspec.json.Decoder[bool] = msgspec.json.Decoder(bool)
 _INTEGER: msgspec.json.Decoder[int] = msgspec.json.Decoder(int)
 _COUNT: msgspec.json.Decoder[int] = msgspec.json.Decoder(wire.Count)
 _FORMAT: msgspec.json.Decoder[wire.ResponseFormat] = msgspec.json.Decoder(wire.ResponseFormat)
+_TEXT: msgspec.json.Decoder[wire.TextOption] = msgspec.json.Decoder(wire.TextOption)
 _THINKING: msgspec.json.Decoder[wire.ThinkingOption] = msgspec.json.Decoder(wire.ThinkingOption)
 _REASONING: msgspec.json.Decoder[wire.ReasoningOption] = msgspec.json.Decoder(wire.ReasoningOption)
 _RAWS: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
@@ -54,7 +55,7 @@ def refuse_unsupported(fields: dict[str, msgspec.Raw]) -> None:
 
 def max_tokens(fields: dict[str, msgspec.Raw]) -> int | None:
     """The limit of the answer, None for as much as fits."""
-    for name in ("max_completion_tokens", "max_tokens"):
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         limit = optional(fields, name, _COUNT)
         if limit == 0:
             raise invalid(name, "must be at least 1, got 0")
@@ -71,19 +72,22 @@ def stop(fields: dict[str, msgspec.Raw]) -> tuple[str, ...]:
 
 def output_schema(fields: dict[str, msgspec.Raw]) -> str | None:
     """The JSON Schema text that the answer has to fit."""
-    wanted = optional(fields, "response_format", _FORMAT)
+    wanted, path = optional(fields, "response_format", _FORMAT), "response_format"
+    if wanted is None and (text := optional(fields, "text", _TEXT)) is not None:
+        wanted, path = text.format, "text.format"
     match wanted:
         case None | wire.ResponseFormat(type="text"):
             return None
         case wire.ResponseFormat(type="json_object"):
             return ANY_OBJECT
         case wire.ResponseFormat(type="json_schema", json_schema=named):
-            if named is None:
-                raise invalid("response_format.json_schema", "Field required")
-            return object_text(named.schema, "response_format.json_schema.schema")
+            if named is not None:
+                return object_text(named.schema, f"{path}.json_schema.schema")
+            if is_null(wanted.schema):
+                raise invalid(f"{path}.json_schema", "Field required")
+            return object_text(wanted.schema, f"{path}.schema")
         case wire.ResponseFormat(type=other):
-            problem = f"expected 'text', 'json_object' or 'json_schema', got {shown(other)}"
-            raise invalid("response_format.type", problem)
+            raise invalid(f"{path}.type", f"expected 'text', 'json_object' or 'json_schema', got {shown(other)}")
 
 
 def session(fields: dict[str, msgspec.Raw]) -> str | None:

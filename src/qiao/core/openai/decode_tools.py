@@ -9,22 +9,46 @@ from qiao.core.fault import invalid
 from qiao.core.fields import shown
 from qiao.core.json_text import is_null, object_text
 from qiao.core.openai import decode_wire as wire
+from qiao.core.openai.free_text import Form, as_function
 
 
-def tools_of(definitions: list[wire.ToolDefinition]) -> tuple[Tool, ...]:
-    """The tools in the client's order."""
+class Offered(msgspec.Struct, frozen=True):
+    """The tools in the client's order, and those of them whose input is free text."""
+
+    tools: tuple[Tool, ...]
+    free_text: dict[str, Form]
+
+
+def tools_of(definitions: list[wire.ToolDefinition]) -> Offered:
+    """What the client offers."""
     tools: dict[str, Tool] = {}
+    free_text: dict[str, Form] = {}
     for index, definition in enumerate(definitions):
-        tool = _tool(definition, f"tools.{index}")
+        path = f"tools.{index}"
+        is_custom = definition.type == "custom"
+        tool = _custom(definition, path) if is_custom else _tool(definition, path)
         if tool.name in tools:
-            raise invalid(f"tools.{index}", f"a second tool named {shown(tool.name)}; tool names must be unique")
+            raise invalid(path, f"a second tool named {shown(tool.name)}; tool names must be unique")
         tools[tool.name] = tool
-    return tuple(tools.values())
+        if is_custom:
+            free_text[tool.name] = "function" if definition.custom is None else "custom"
+    return Offered(tuple(tools.values()), free_text)
+
+
+def _custom(definition: wire.ToolDefinition, path: str) -> Tool:
+    custom: wire.FunctionDefinition = definition
+    if definition.custom is not None:
+        custom, path = definition.custom, f"{path}.custom"
+    if not custom.name:
+        raise invalid(f"{path}.name", "Field required")
+    form = custom.format or wire.CustomFormat()
+    grammar = form.definition or (form.grammar.definition if form.grammar is not None else None)
+    return as_function(custom.name, custom.description or "", grammar)
 
 
 def _tool(definition: wire.ToolDefinition, path: str) -> Tool:
     if definition.type not in (None, "function"):
-        problem = f"unsupported tool type {shown(definition.type)}; this gateway knows functions only"
+        problem = f"unsupported tool type {shown(definition.type)}; this gateway knows functions and custom tools"
         raise invalid(f"{path}.type", problem)
     function: wire.FunctionDefinition = definition
     if definition.function is not None:
@@ -59,9 +83,11 @@ def tool_choice(choice: str | wire.ChosenTool | None, parallel: bool | None, too
 
 
 def _chosen(choice: wire.ChosenTool, tools: tuple[Tool, ...]) -> str:
-    if choice.type not in (None, "function"):
-        raise invalid("tool_choice.type", f"expected 'function', got {shown(choice.type)}")
-    path, name = "tool_choice.function.name", choice.function.name if choice.function is not None else choice.name
+    kind = choice.type or "function"
+    if kind not in ("function", "custom"):
+        raise invalid("tool_choice.type", f"expected 'function' or 'custom', got {shown(kind)}")
+    named = choice.function or choice.custom
+    path, name = f"tool_choice.{kind}.name", choice.name if named is None else named.name
     if not name:
         raise invalid(path, "Field required")
     if all(tool.name != name for tool in tools):

@@ -2,8 +2,8 @@
 
 Read by `decode` and its neighbours only. Unknown fields pass unseen, a field that an SDK may send as null takes null,
 and JSON that only passes through (arguments, schemas) stays `msgspec.Raw`. Beside OpenAI's own shapes stand those that
-clients of other servers send here: the flat tools and parts of the Responses API (Cursor), `input_schema` (tools that
-were written for Anthropic), thinking parts (Mistral, vLLM).
+clients of other servers send here: the tools, parts and items of the Responses API (Cursor), blocks and tools that were
+written for Anthropic (Cursor, for a model called `claude-…`), thinking parts (Mistral, vLLM).
 """
 
 from __future__ import annotations
@@ -78,6 +78,36 @@ class InputFilePart(PartShape, frozen=True, tag="input_file"):
     filename: str | None = None
 
 
+class ReasoningTextPart(PartShape, frozen=True, tag="reasoning_text"):
+    text: str | None
+
+
+class SummaryTextPart(PartShape, frozen=True, tag="summary_text"):
+    text: str | None
+
+
+class ImageSource(Shape, frozen=True):
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+
+
+class ImagePart(PartShape, frozen=True, tag="image"):
+    source: ImageSource
+
+
+class ToolUsePart(PartShape, frozen=True, tag="tool_use"):
+    name: str
+    id: str | None = None
+    input: msgspec.Raw = NOTHING
+
+
+class ToolResultPart(PartShape, frozen=True, tag="tool_result"):
+    tool_use_id: str | None = None
+    content: str | list[TextPart | ImagePart | ImageUrlPart] | None = None
+    is_error: bool | None = None
+
+
 ContentPart: TypeAlias = (
     TextPart
     | ImageUrlPart
@@ -88,6 +118,11 @@ ContentPart: TypeAlias = (
     | OutputTextPart
     | InputImagePart
     | InputFilePart
+    | ReasoningTextPart
+    | SummaryTextPart
+    | ImagePart
+    | ToolUsePart
+    | ToolResultPart
 )
 
 
@@ -101,12 +136,20 @@ class CalledFunction(Shape, frozen=True):
     arguments: msgspec.Raw = NOTHING
 
 
+class CalledCustom(Shape, frozen=True):
+    """`input`: free text."""
+
+    name: str
+    input: str | None = None
+
+
 class CalledTool(Shape, frozen=True):
-    """`type`: function, or custom, whose input is free text."""
+    """`type`: function or custom."""
 
     id: str | None = None
     type: str | None = None
     function: CalledFunction | None = None
+    custom: CalledCustom | None = None
 
 
 class Message(Shape, frozen=True):
@@ -123,7 +166,32 @@ class Message(Shape, frozen=True):
     prefix: bool | None = None
 
 
+class Item(Shape, frozen=True):
+    """An entry of `input`; which fields count depends on `type` (absent: a message)."""
+
+    type: str | None = None
+    role: str | None = None
+    content: str | list[ContentPart] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: msgspec.Raw = NOTHING
+    input: str | None = None
+    output: str | list[ContentPart] | None = None
+    summary: list[ContentPart] | None = None
+
+
 # Tools
+
+
+class Grammar(Shape, frozen=True):
+    definition: str | None = None
+
+
+class CustomFormat(Shape, frozen=True):
+    """`definition` stands here or in `grammar`."""
+
+    definition: str | None = None
+    grammar: Grammar | None = None
 
 
 class FunctionDefinition(Shape, frozen=True):
@@ -132,13 +200,15 @@ class FunctionDefinition(Shape, frozen=True):
     parameters: msgspec.Raw = NOTHING
     input_schema: msgspec.Raw = NOTHING
     strict: bool | None = None
+    format: CustomFormat | None = None
 
 
 class ToolDefinition(FunctionDefinition, frozen=True):
-    """`function` holds the definition; without it the definition's fields stand beside `type`."""
+    """`function` or `custom` holds the definition; without it the definition's fields stand beside `type`."""
 
     type: str | None = None
     function: FunctionDefinition | None = None
+    custom: FunctionDefinition | None = None
 
 
 class FunctionName(Shape, frozen=True):
@@ -150,6 +220,7 @@ class ChosenTool(Shape, frozen=True):
 
     type: str | None = None
     function: FunctionName | None = None
+    custom: FunctionName | None = None
     name: str | None = None
 
 
@@ -165,10 +236,17 @@ class SchemaFormat(Shape, frozen=True):
 
 
 class ResponseFormat(Shape, frozen=True):
-    """`type`: text, json_object or json_schema."""
+    """`type`: text, json_object or json_schema, whose schema the Responses API puts beside it."""
 
     type: str
     json_schema: SchemaFormat | None = None
+    schema: msgspec.Raw = NOTHING
+
+
+class TextOption(Shape, frozen=True):
+    """`text` of the Responses API."""
+
+    format: ResponseFormat | None = None
 
 
 class ThinkingOption(Shape, frozen=True):

@@ -27,6 +27,7 @@ from qiao.core.events import (
 from qiao.core.json_text import encode_json
 from qiao.core.openai.answer import Frame, call_object, finish_fields, usage_object
 from qiao.core.openai.errors import error_object
+from qiao.core.sequence import as_text
 
 PING = b": ping\n\n"
 """A comment: every reader of server-sent events skips it."""
@@ -49,6 +50,8 @@ class Encoder:
         self._is_over = False
         self._calls = 0
         self._characters = 0
+        self._held: ToolCallStarted | None = None
+        self._pieces: list[str] = []
         head = {
             "id": frame.completion_id,
             "object": "chat.completion.chunk",
@@ -96,19 +99,41 @@ class Encoder:
                     text = _json(event.text)
                     out += (self._delta, b'"reasoning_content":', text, b',"reasoning":', text, self._tail)
             case ToolCallStarted():
-                call = {"index": self._calls, **call_object(event.id, event.name, "")}
-                self._calls += 1
-                out += (self._delta, b'"tool_calls":[', encode_json(call), b"]", self._tail)
+                if event.name in self._frame.free_text:
+                    self._held = event
+                else:
+                    self._start_call(event, "", out)
             case ToolArgumentsAdded():
                 self._characters += len(event.text)
+                if self._held is not None:
+                    self._pieces.append(event.text)
+                    return
                 call_head = b'"tool_calls":[{"index":%d,"function":{"arguments":' % (self._calls - 1)
                 out += (self._delta, call_head, _json(event.text), b"}}]", self._tail)
             case ToolCallEnded():
-                pass
+                if self._held is not None:
+                    self._end_held(self._held, event, out)
             case Finished():
                 self._finish(event, out)
             case _:
                 assert_never(event)
+
+    def _start_call(self, event: ToolCallStarted, arguments: str, out: list[bytes]) -> None:
+        call = {"index": self._calls, **call_object(event.id, event.name, arguments, self._frame)}
+        self._calls += 1
+        out += (self._delta, b'"tool_calls":[', encode_json(call), b"]", self._tail)
+
+    def _end_held(self, started: ToolCallStarted, ended: ToolCallEnded, out: list[bytes]) -> None:
+        """The text of a call is inside its JSON, so that it goes out when the JSON is complete; a call that was cut
+        goes out as the words that it was, as in a whole answer."""
+        arguments = "".join(self._pieces)
+        self._held = None
+        self._pieces.clear()
+        if ended.complete:
+            self._start_call(started, arguments, out)
+        else:
+            words = ended.raw or as_text(started.name, arguments, closed=False)
+            out += (self._content, _json(words), self._tail)
 
     def _finish(self, event: Finished, out: list[bytes]) -> None:
         choice: dict[str, Any] = {"index": 0, "delta": {}, **finish_fields(event)}

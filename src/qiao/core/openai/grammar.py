@@ -7,6 +7,7 @@ of the bytes raises if the stream is not complete. Comments may stand anywhere.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from qiao.core.sse import Decoder, ServerSentEvent
@@ -24,10 +25,12 @@ class Checker:
     """Checks one stream and rebuilds the completion, so that it can be compared with the whole answer.
 
     `usage`: whether the client asked for a usage chunk; None: not known, both are right.
+    `free_text`: the tools whose calls hold plain text.
     """
 
-    def __init__(self, *, usage: bool | None = None) -> None:
+    def __init__(self, *, usage: bool | None = None, free_text: Collection[str] = ()) -> None:
         self._wants_usage = usage
+        self._free_text = free_text
         self._sse = Decoder()
         self._count = 0
         self._state = "before"
@@ -122,25 +125,34 @@ class Checker:
 
     def _call(self, piece: dict[str, Any]) -> None:
         calls = self.message.setdefault("tool_calls", [])
-        function = piece["function"]
         if "id" in piece:
             self._close_call(calls)
-            self._require(piece.get("index") == len(calls), "indexes count 0, 1, 2 …")
-            self._require(piece.get("type") == "function", "a call is one of a function")
-            self._require(isinstance(piece["id"], str) and piece["id"] != "", "a call has an id")
-            self._require(piece["id"] not in self._ids, "every call has an id of its own")
-            self._require(isinstance(function.get("name"), str) and function["name"] != "", "a call has a name")
-            self._require(function.get("arguments") == "", "a call starts with empty arguments")
-            self._ids.add(piece["id"])
-            calls.append({key: piece[key] for key in ("id", "type", "function")})
+            self._start_call(piece, len(calls))
+            calls.append({key: value for key, value in piece.items() if key != "index"})
             return
+        function = piece["function"]
         self._require(bool(calls) and piece.get("index") == len(calls) - 1, "arguments belong to the open call")
         self._require(set(piece) == {"index", "function"} and set(function) == {"arguments"}, "and nothing else")
         self._require(isinstance(function["arguments"], str) and function["arguments"] != "", "arguments carry text")
         calls[-1]["function"]["arguments"] += function["arguments"]
 
+    def _start_call(self, piece: dict[str, Any], index: int) -> None:
+        self._require(piece.get("index") == index, "indexes count 0, 1, 2 …")
+        self._require(isinstance(piece["id"], str) and piece["id"] != "", "a call has an id")
+        self._require(piece["id"] not in self._ids, "every call has an id of its own")
+        self._ids.add(piece["id"])
+        kind = piece.get("type")
+        self._require(kind in ("function", "custom"), "a call is one of a function or a custom tool")
+        self._require(set(piece) == {"index", "id", "type", kind}, "a call has its four keys")
+        called = piece[str(kind)]
+        self._require(isinstance(called.get("name"), str) and called["name"] != "", "a call has a name")
+        if called["name"] in self._free_text:
+            self._require(isinstance(called.get("arguments", called.get("input")), str), "plain text comes at once")
+        else:
+            self._require(kind == "function" and called.get("arguments") == "", "a call starts without arguments")
+
     def _close_call(self, calls: list[dict[str, Any]]) -> None:
-        if not calls:
+        if not calls or calls[-1][calls[-1]["type"]]["name"] in self._free_text:
             return
         try:
             is_object = isinstance(json.loads(calls[-1]["function"]["arguments"]), dict)
@@ -180,9 +192,9 @@ class Checker:
         return GrammarError(f"chunk {self._count}: {rule}")
 
 
-def check(data: bytes, *, usage: bool | None = None) -> Checker:
+def check(data: bytes, *, usage: bool | None = None, free_text: Collection[str] = ()) -> Checker:
     """Check a complete stream; the checker holds what a client would have built. Raises `GrammarError`."""
-    checker = Checker(usage=usage)
+    checker = Checker(usage=usage, free_text=free_text)
     checker.feed(data)
     checker.close()
     return checker
