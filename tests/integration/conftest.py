@@ -18,6 +18,7 @@ from typing import TypeAlias
 import pytest
 
 from qiao.core.anthropic.grammar import Checker
+from qiao.core.openai import grammar as openai_grammar
 from tests.fakes import hygiene
 from tests.fakes.behaviour import MODELS, Behaviour
 from tests.fakes.engine import FakeEngine, serving
@@ -66,6 +67,10 @@ class Stage:
         """Hold everything that passed since `begin` against the rules."""
         assert self.gateway.process.poll() is None, f"the gateway died:\n{self.gateway.output[-3000:]}"
         for exchange in self.tap.exchanges:
+            if exchange.path.endswith("/chat/completions"):
+                if exchange.is_stream and b"data: [DONE]" in exchange.body:
+                    openai_grammar.check(exchange.body)
+                continue
             # An SDK that reads the last event may hang up before the end of the HTTP body.
             ended = exchange.is_complete or b"event: message_stop" in exchange.body or b"event: error" in exchange.body
             if exchange.is_stream and ended:
