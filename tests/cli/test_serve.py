@@ -51,7 +51,7 @@ def test_one_line_says_where_it_serves_and_how_to_connect(person: Person, engine
         found = re.fullmatch(
             rf"qiao serves (http://127\.0\.0\.1:\d+) for {re.escape(engine_url)}/v1\. "
             r"Connect with `qiao claude`; `qiao key` prints the key\.\n",
-            line,
+            line.replace(f"{sys.executable} -m qiao", "qiao"),
         )
         assert found, line
         with urllib.request.urlopen(f"{found[1]}/healthz", timeout=10) as answer:

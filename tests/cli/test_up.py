@@ -12,7 +12,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from qiao.cli.connecting import own_program
 from tests.support.command import Person
+
+OWN = f"{sys.executable} -m qiao"
+"""How the tests start qiao, which is on no PATH here: so the lines to copy have to say it."""
 
 EXPECTED = """\
 Attaching to ENGINE/v1.
@@ -78,7 +82,7 @@ def until(process: subprocess.Popen[str], last: str) -> str:
 def test_everything_it_says(person: Person, engine_url: str) -> None:
     with started(person, "--upstream", engine_url) as process:
         text = until(process, "Ctrl-C stops everything.\n")
-        text = text.replace(engine_url, "ENGINE")
+        text = text.replace(engine_url, "ENGINE").replace(OWN, "qiao")
         text = re.sub(r"http://127\.0\.0\.1:\d+", "GATEWAY", text)
         assert re.sub(r"\(\d+\.\d s\)", "(N s)", text) == EXPECTED
         before = time.monotonic()
@@ -93,23 +97,22 @@ def test_the_lines_for_bash_work_as_they_are(person: Person, engine_url: str) ->
         text = until(process, "Ctrl-C stops everything.\n")
         lines = "\n".join(line for line in text.splitlines() if line.startswith("    export "))
         ask = 'curl -sS -o /dev/null -w "%{http_code}" -H "authorization: Bearer $ANTHROPIC_AUTH_TOKEN" '
-        qiao = f'qiao() {{ "{sys.executable}" -m qiao "$@" 2>/dev/null; }}\n'
         done = subprocess.run(
-            ["/bin/bash", "-c", f'{qiao}{lines}\n{ask} "$ANTHROPIC_BASE_URL/v1/models/$ANTHROPIC_MODEL"'],
+            ["/bin/bash", "-c", f'{lines}\n{ask} "$ANTHROPIC_BASE_URL/v1/models/$ANTHROPIC_MODEL"'],
             env={**person.environment, "ANTHROPIC_API_KEY": "sk-theirs"},
             capture_output=True,
             encoding="utf-8",
             timeout=30,
             check=False,
         )
-        assert (done.stdout, done.stderr) == ("200", "")
+        assert done.stdout == "200", done.stderr
 
 
 def test_another_state_folder_is_part_of_every_command(person: Person, engine_url: str) -> None:
     with started(person, "--upstream", engine_url, "--state", f"{person.home}/own state") as process:
         text = until(process, "Ctrl-C stops everything.\n")
-    assert f"  qiao claude --state '{person.home}/own state'\n" in text
-    assert f"\"$(qiao key --state '{person.home}/own state')\"" in text
+    assert f"  {OWN} claude --state '{person.home}/own state'\n" in text
+    assert f"\"$({OWN} key --state '{person.home}/own state')\"" in text
 
 
 @pytest.mark.parametrize("key", [[], ["--no-auth"]])
@@ -128,3 +131,18 @@ def test_an_upstream_that_is_not_there_yet_is_waited_for(person: Person) -> None
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=10)[1] == "note: Stopped.\n", "asking again is not worth a line"
         assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("started_as", "on_path", "typed"),
+    [
+        ("/usr/local/bin/qiao", "/usr/local/bin/qiao", "qiao"),
+        ("/home/a/p/.venv/bin/qiao", None, "/home/a/p/.venv/bin/qiao"),
+        ("/home/a/p/.venv/bin/qiao", "/usr/local/bin/qiao", "/home/a/p/.venv/bin/qiao"),
+        ("/home/a b/qiao", None, "'/home/a b/qiao'"),
+        ("/lib/qiao/__main__.py", "/usr/local/bin/qiao", "qiao"),
+        ("/lib/qiao/__main__.py", None, OWN),
+    ],
+)
+def test_the_program_is_named_as_the_shell_finds_it(started_as: str, on_path: str | None, typed: str) -> None:
+    assert own_program(started_as, on_path) == typed

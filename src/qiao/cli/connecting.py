@@ -5,7 +5,10 @@ No key is printed here: what a server says ends in logs. The lines fetch it with
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from qiao.clients.connection import NO_KEY
 from qiao.clients.shells import quote_fish, quote_posix, quote_powershell
@@ -14,11 +17,22 @@ from qiao.ledger.running import Running
 from qiao.upstream.gateway import ModelFacts
 
 
+def own_program(started_as: str, on_path: str | None) -> str:
+    """How to start this very program: by its name where the shell finds it, else by its path."""
+    own = Path(started_as)
+    if own.name not in ("qiao", "qiao.exe"):
+        return "qiao" if on_path else f"{quote_posix(sys.executable)} -m qiao"
+    if on_path is not None and Path(on_path).resolve() == own.resolve():
+        return "qiao"
+    return quote_posix(str(own.absolute()))
+
+
 def own_command(config: Config, words: str) -> str:
     """A command of ours as it has to be typed on this machine, from any folder."""
+    program = own_program(sys.argv[0], shutil.which("qiao"))
     if config.origin("folders.state").kind == "default":
-        return f"qiao {words}"
-    return f"qiao {words} --state {quote_posix(str(config.folders.state))}"
+        return f"{program} {words}"
+    return f"{program} {words} --state {quote_posix(str(config.folders.state))}"
 
 
 def connect_command(config: Config) -> str:
