@@ -1,0 +1,97 @@
+"""Reasoning that a model writes into its text: `<think>…</think>`, split off as it comes."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from qiao.core.dialects.tags import Tags
+from qiao.core.events import ReasoningAdded, TextAdded
+
+THINK = ("<think>", "</think>")
+
+Part: TypeAlias = ReasoningAdded | TextAdded
+
+
+class ReasoningSplitter:
+    """feed(text) → parts; close() → what was held.
+
+    Reasoning begins with the opening tag at the start of the output, or before it (`is_open`: the chat template wrote
+    the tag into the prompt; one that the model writes all the same is dropped). It ends with the first closing tag,
+    which yields a `TextAdded` even when no text follows. Any other think tag is text.
+    """
+
+    def __init__(self, *, is_open: bool = False, tags: tuple[str, str] = THINK) -> None:
+        self._open, self._close = tags
+        self._closing = Tags([self._close])
+        self._state = "start"
+        self._is_open = is_open
+        self._space: list[str] = []
+        self._held = ""
+
+    @property
+    def is_inside(self) -> bool:
+        """Reasoning has begun and has not been closed."""
+        return self._state == "inside" or (self._state == "start" and self._is_open)
+
+    def leave(self) -> list[Part]:
+        """The engine has split the answer itself: from here on, text is text."""
+        parts = self.close()
+        self._state = "text"
+        return parts
+
+    def feed(self, text: str) -> list[Part]:
+        parts: list[Part] = []
+        if self._state == "start":
+            text = self._start(text)
+        if self._state == "inside":
+            text = self._inside(text, parts)
+        if self._state == "text" and text:
+            parts.append(TextAdded(text))
+        return parts
+
+    def close(self) -> list[Part]:
+        held = "".join(self._space) + self._held
+        self._space.clear()
+        self._held = ""
+        if not held:
+            return []
+        return [ReasoningAdded(held) if self.is_inside else TextAdded(held)]
+
+    def _start(self, text: str) -> str:
+        if not self._held:
+            stripped = text.lstrip()
+            self._space.append(text[: len(text) - len(stripped)])
+            text = stripped
+        text = self._held + text
+        self._held = ""
+        if not text:
+            return ""
+        if text.startswith(self._open):
+            self._space.clear()
+            self._state = "inside"
+            return text[len(self._open) :]
+        if self._open.startswith(text):
+            self._held = text
+            return ""
+        text = "".join(self._space) + text
+        self._space.clear()
+        self._state = "inside" if self._is_open else "text"
+        return text
+
+    def _inside(self, text: str, parts: list[Part]) -> str:
+        text = self._held + text
+        self._held = ""
+        end = text.find(self._close)
+        if end >= 0:
+            if end:
+                parts.append(ReasoningAdded(text[:end]))
+            self._state = "text"
+            text = text[end + len(self._close) :]
+            if not text:
+                parts.append(TextAdded(""))
+            return text
+        keep = self._closing.partial(text)
+        if keep < len(text):
+            parts.append(ReasoningAdded(text[: len(text) - keep]))
+        self._held = text[len(text) - keep :]
+        return ""
