@@ -39,7 +39,7 @@ def test_pings_fill_the_silence(stages: Stages) -> None:
     quiet = step("one", Pause(0.9), "two", before_first=0.9)
     body = post(stage, {**asked(quiet), "stream": True}).body
     before, _, after = body.partition(b'"one"')
-    assert 3 <= pings(before) <= 6
+    assert 2 <= pings(before) <= 6  # the first quarter of a second is spent on looking for a late refusal
     assert 3 <= pings(after) <= 6
     busy = step("a b c d e f", between=0.05)
     assert pings(post(stage, {**asked(busy), "stream": True}).body) <= 1

@@ -3,6 +3,9 @@
 Facts come from `GET /v1/models` (and vLLM's `/version`); an answer is one `POST /v1/chat/completions`. A refusal that
 names something the engine does not take is healed: the request is mended and sent again at once, at most twice, and
 what lasts is remembered in `quirks`.
+
+vLLM refuses some things (a thinking budget without a reasoning parser, a schema without a grammar) only after the head
+of a stream, as its first event, before it prefills. So a stream counts as accepted once its beginning was looked at.
 """
 
 from __future__ import annotations
@@ -33,6 +36,16 @@ _FACTS_TIMEOUT = 10.0
 _COUNT_TIMEOUT = 30.0
 _FACTS_MINIMUM_AGE = 2.0
 _CHARACTERS_A_TOKEN = 3.6
+# Seconds to wait for the first event of a stream. A late refusal comes at once (vLLM 0.32 on two busy cores: within
+# 60 ms of the head); an engine that prefills says nothing.
+_FIRST_EVENT_TIMEOUT = 0.25
+_ERROR_BEGINNINGS = (
+    b'data: {"error"',
+    b'data:{"error"',
+    b'data: {"object":"error"',
+    b'data: {"object": "error"',
+    b"error: {",
+)
 _NOTHING = Conversation(model="", turns=())
 _OWNERS: dict[str, Flavor] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llamacpp", "openai": "openai"}
 
@@ -47,6 +60,7 @@ class OpenAIAnswer:
         prepared: Prepared,
         *,
         whole: bool,
+        beginning: bytes,
         healed: tuple[str, ...],
         estimate: int,
     ) -> None:
@@ -58,8 +72,12 @@ class OpenAIAnswer:
         self._response = response
         self._client = client
         self._content = response.content
+        self._beginning = beginning
 
     async def read(self) -> bytes:
+        if self._beginning:
+            beginning, self._beginning = self._beginning, b""
+            return beginning
         try:
             return await self._content.readany()
         except TRANSPORT_ERRORS as error:
@@ -163,17 +181,18 @@ class OpenAIUpstream:
                 openai_request.encode(conversation, target),
                 headers={"X-Request-Id": request_id},
             )
-            if response.status == 200:
-                is_stream = "event-stream" in response.headers.get("Content-Type", "")
+            is_stream = "event-stream" in response.headers.get("Content-Type", "")
+            beginning, body = await self._accepted(response, is_stream=is_stream)
+            if body is None:
                 return OpenAIAnswer(
                     response,
                     self._client,
                     prepared,
                     whole=not is_stream,
+                    beginning=beginning,
                     healed=tuple(healed),
                     estimate=estimate(conversation),
                 )
-            body = await self._client.error_body(response)
             refused = refusal.read(response.status, body)
             true_count = await self._true_count(refused, conversation, target)
             if response.status == 404:
@@ -195,6 +214,30 @@ class OpenAIUpstream:
                 self.quirks = self.quirks.with_(remedy)
             if self._on_heal is not None:
                 self._on_heal(remedy)
+
+    async def _accepted(self, response: aiohttp.ClientResponse, *, is_stream: bool) -> tuple[bytes, bytes | None]:
+        """(what was read of the answer, None), or (nothing, the refusal's body)."""
+        if response.status != 200:
+            return b"", await self._client.error_body(response)
+        if not is_stream:
+            return b"", None
+        beginning = b""
+        try:
+            async with asyncio.timeout(_FIRST_EVENT_TIMEOUT):
+                while _may_be_error(beginning) and (piece := await response.content.readany()):
+                    beginning += piece
+        except TimeoutError:
+            pass  # accepted, and at work
+        except TRANSPORT_ERRORS as error:
+            response.close()
+            raise self._client.fault(error) from error
+        except asyncio.CancelledError:
+            response.close()
+            raise
+        refusal_body = _late_refusal(beginning)
+        if refusal_body is not None:
+            response.close()
+        return beginning, refusal_body
 
     def _refused(self, reply: Reply) -> Fault:
         refused = refusal.read(reply.status, reply.body)
@@ -248,6 +291,22 @@ def _ready(
     prepared = prepare(quirks, target)
     conversation, target = mend(prepared.conversation, target, quirks)
     return prepared, conversation, target
+
+
+def _may_be_error(beginning: bytes) -> bool:
+    """Whether a stream that begins so may still turn out to be a refusal."""
+    is_event = b"\n\n" in beginning or b"\r\n\r\n" in beginning
+    return not is_event and any(
+        beginning.startswith(start) or start.startswith(beginning) for start in _ERROR_BEGINNINGS
+    )
+
+
+def _late_refusal(beginning: bytes) -> bytes | None:
+    """The error object that a stream begins with; None for an answer."""
+    if not beginning.startswith(_ERROR_BEGINNINGS):
+        return None
+    line, newline, _ = beginning.partition(b"\n")
+    return line.partition(b":")[2].strip() if newline else None
 
 
 def estimate(conversation: Conversation) -> int:

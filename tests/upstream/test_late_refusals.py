@@ -1,0 +1,139 @@
+"""vLLM refuses some things in the first event of a stream, after its head: such a stream was not accepted.
+
+Recorded from vLLM 0.32.0 without a reasoning parser; the error comes within milliseconds of the head, before any
+prefill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from qiao.core.conversation import Conversation, Text, Thinking, Turn
+from qiao.core.fault import Fault
+from qiao.core.openai.target import Target
+from qiao.policies.prepare import Prepared
+from qiao.policies.quirks import Quirks
+from qiao.upstream.base import Served
+from qiao.upstream.openai import OpenAIAnswer, OpenAIUpstream
+
+BUDGET = (
+    b'data: {"error": {"message": "thinking_token_budget is set but reasoning_config is not configured. Please set '
+    b'--reasoning-parser and/or --reasoning-config to use thinking_token_budget.", "type": "BadRequestError", "param": '
+    b'null, "code": 400}}\n\ndata: [DONE]\n\n'
+)
+DIED = (
+    b'data: {"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}}\n\n'
+)
+MYSTERY = b'data: {"error": {"message": "no", "type": "BadRequestError", "code": 400}}\n\n'
+WORDS = b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'
+REST = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+MODELS = json.dumps({"data": [{"id": "qwen3-235b", "owned_by": "vllm", "max_model_len": 40960}]}).encode()
+
+
+class Engine:
+    """Answers chats with the pieces of `answers`, one answer a request; a number in between is a pause in seconds."""
+
+    def __init__(self, *answers: tuple[bytes | float, ...]) -> None:
+        self.answers = list(answers)
+        self.bodies: list[dict[str, object]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET"):
+            body = MODELS if b"/models" in head else b'{"version": "0.32.0"}'
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        else:
+            length = next(int(line[15:]) for line in head.splitlines() if line.lower().startswith(b"content-length:"))
+            self.bodies.append(json.loads(await reader.readexactly(length)))
+            writer.write(HEAD)
+            for piece in self.answers.pop(0):
+                await writer.drain()
+                if isinstance(piece, bytes):
+                    writer.write(piece)
+                else:
+                    await asyncio.sleep(piece)
+        writer.close()
+
+
+@asynccontextmanager
+async def upstream(engine: Engine) -> AsyncIterator[OpenAIUpstream]:
+    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
+    found = OpenAIUpstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    try:
+        yield found
+    finally:
+        await found.close()
+        server.close()
+
+
+CONVERSATION = Conversation(
+    model="m", turns=(Turn("user", (Text("Hi"),)),), stream=True, thinking=Thinking(mode="on", budget=1024)
+)
+
+
+def prepared(quirks: Quirks, target: Target) -> Prepared:
+    return Prepared(CONVERSATION)
+
+
+async def opened(found: OpenAIUpstream) -> OpenAIAnswer:
+    return await found.open(prepared, Served("qwen3-235b"), request_id="req_1")
+
+
+async def everything(answer: OpenAIAnswer) -> bytes:
+    whole = b""
+    while piece := await answer.read():
+        whole += piece
+    return whole
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [(BUDGET,), (BUDGET[:9], 0.02, BUDGET[9:200], 0.02, BUDGET[200:]), (0.1, BUDGET)],
+    ids=["whole", "in pieces", "a little late"],
+)
+async def test_it_is_healed_and_remembered(pieces: tuple[bytes | float, ...]) -> None:
+    engine = Engine(pieces, (WORDS, REST), (WORDS, REST))
+    async with upstream(engine) as found:
+        answer = await opened(found)
+        assert answer.healed == ("thinking_budget",)
+        assert await everything(answer) == WORDS + REST
+        assert (await opened(found)).healed == ()
+    assert ["thinking_token_budget" in body for body in engine.bodies] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "party", "status"), [(MYSTERY, "invalid_request", "client", 400), (DIED, "api", "upstream", 500)]
+)
+async def test_what_cannot_be_healed_is_a_status(said: bytes, kind: str, party: str, status: int) -> None:
+    async with upstream(Engine((said,))) as found:
+        with pytest.raises(Fault) as caught:
+            await opened(found)
+    assert (caught.value.kind, caught.value.party, caught.value.upstream_status) == (kind, party, status)
+
+
+async def test_an_engine_that_prefills_is_not_waited_for() -> None:
+    async with upstream(Engine((1.0, WORDS, REST))) as found:
+        begun = time.monotonic()
+        answer = await opened(found)
+        assert time.monotonic() - begun < 0.8
+        assert await everything(answer) == WORDS + REST
+
+
+async def test_the_first_words_are_not_held_back() -> None:
+    async with upstream(Engine((WORDS[:20], 0.5, WORDS[20:], REST))) as found:
+        begun = time.monotonic()
+        answer = await opened(found)
+        assert time.monotonic() - begun < 0.2
+        assert await everything(answer) == WORDS + REST
+
+
+async def test_a_stream_that_ends_at_once_is_an_empty_answer() -> None:
+    async with upstream(Engine(())) as found:
+        assert await everything(await opened(found)) == b""
