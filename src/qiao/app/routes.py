@@ -51,7 +51,7 @@ _ABSENT = {
     "/v1/responses": "The Responses API is not available on this gateway; use POST /v1/chat/completions.",
     "/v1/embeddings": "Embeddings are not available on this gateway.",
 }
-_OPENAI_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
+_OPENAI_PATHS = ("/v1/chat", "/v1/completions", "/v1/responses", "/v1/embeddings")
 # OpenAI's clients append these to the base URL, which has to end in /v1 and often does not.
 _WITHOUT_VERSION = ("/chat/completions", "/models")
 
