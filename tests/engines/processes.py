@@ -34,12 +34,3 @@ def running(script: str, folder: Path, first_input: bytes = b"") -> Callable[[st
 def runs(folder: Path) -> list[str]:
     """The address that each run was given."""
     return (folder / "runs").read_text().split()
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs that is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"

@@ -13,7 +13,8 @@ import pytest
 from qiao.engines.base import EngineEvent
 from qiao.engines.supervisor import Policy, Supervisor
 from qiao.errors import StartError
-from tests.engines.processes import is_alive, running, runs
+from tests.engines.processes import running, runs
+from tests.support.embedded import is_alive
 
 QUICK = Policy(first_pause=0.05, longest_pause=0.2, most_restarts=2, healthy_after=0.3, ready_within=5, stop_grace=0.5)
 SERVE = """

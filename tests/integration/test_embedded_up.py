@@ -1,0 +1,233 @@
+"""`qiao up` with the embedded engine, as a stranger runs it: real SDK, real Claude Code, real signals.
+
+The model is small and says what it wants: what is asserted is the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+from jsonschema import Draft202012Validator
+
+from qiao.core.anthropic.grammar import Checker
+from tests.integration.test_embedded_engine import SCHEMAS, TOOLS
+from tests.support.claude_code import ClaudeCode
+from tests.support.embedded import CACHE, children, is_alive, model_file, wait_until
+from tests.support.gateway import Gateway, process
+
+pytestmark = pytest.mark.timeout(240)
+
+KEY = "sk-embedded-tests-9f2c"
+MODEL = "smollm2-135m-instruct"
+WIRE_TOOLS: list[dict[str, Any]] = [
+    {"name": tool.name, "description": tool.description, "input_schema": SCHEMAS[tool.name]} for tool in TOOLS
+]
+HELLO: list[dict[str, Any]] = [{"role": "user", "content": "Say hello."}]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    model_file()
+    with process(["up", "--cache", str(CACHE), "--api-key", KEY], tmp_path_factory.mktemp("up")) as found:
+        wait_until(lambda: "qiao is up" in found.output, 120, "the checks of qiao up")
+        yield found
+
+
+@pytest.fixture
+def client(up: Gateway) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=up.url, api_key=KEY, max_retries=0) as found:
+        yield found
+
+
+def post(up: Gateway, body: dict[str, Any], path: str = "/v1/messages") -> httpx2.Response:
+    return httpx2.post(up.url + path, json=body, headers={"x-api-key": KEY}, timeout=120)
+
+
+def test_it_checks_itself_and_says_how_to_connect(up: Gateway) -> None:
+    for line in ("ok      text", "ok      stream", "ok      tool call", "ok      count", "qiao claude", "Ctrl-C"):
+        assert line in up.output
+    assert "failed" not in up.output
+
+
+def test_the_model_and_its_window(client: anthropic.Anthropic) -> None:
+    listed = {model.id: model for model in client.models.list()}
+    assert MODEL in listed
+    assert listed[MODEL].max_input_tokens == 8192
+
+
+def test_a_whole_answer_and_its_count(client: anthropic.Anthropic) -> None:
+    message = client.messages.create(model=MODEL, max_tokens=20, messages=HELLO)
+    assert message.content[0].type == "text"
+    assert message.stop_reason in ("end_turn", "max_tokens")
+    counted = client.messages.count_tokens(model=MODEL, messages=HELLO)
+    usage = message.usage
+    assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+    again = client.messages.create(model=MODEL, max_tokens=1, messages=HELLO)
+    assert again.usage.cache_read_input_tokens == counted.input_tokens - 1
+
+
+def test_streams_keep_the_strict_grammar(up: Gateway) -> None:
+    for extra in ({}, {"tools": WIRE_TOOLS, "tool_choice": {"type": "any"}}, {"max_tokens": 0}, {"max_tokens": 1}):
+        body = {"model": MODEL, "max_tokens": 300, "messages": HELLO, "stream": True, **extra}
+        response = post(up, body)
+        assert response.status_code == 200, response.text
+        checker = Checker()
+        checker.feed(response.content)
+        checker.close()
+
+
+@pytest.mark.parametrize("name", [tool.name for tool in TOOLS])
+def test_a_forced_tool_gets_input_that_fits(client: anthropic.Anthropic, name: str) -> None:
+    message = client.messages.create(
+        model=MODEL,
+        max_tokens=500,
+        messages=[{"role": "user", "content": "Do something useful with the file a.txt."}],
+        tools=WIRE_TOOLS,
+        tool_choice={"type": "tool", "name": name},
+    )
+    (block,) = message.content
+    assert block.type == "tool_use"
+    assert block.name == name
+    assert message.stop_reason == "tool_use"
+    Draft202012Validator(SCHEMAS[name]).validate(block.input)
+
+
+def test_the_result_of_a_tool_is_answered(client: anthropic.Anthropic) -> None:
+    turns: list[dict[str, Any]] = [{"role": "user", "content": "What is the weather in Oslo?"}]
+    called = client.messages.create(
+        model=MODEL,
+        max_tokens=100,
+        messages=turns,
+        tools=WIRE_TOOLS,
+        tool_choice={"type": "tool", "name": "get_weather"},
+    )
+    (block,) = called.content
+    turns += [
+        {"role": "assistant", "content": [block.model_dump()]},
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": block.id, "content": "Sunny, 21 degrees."}],
+        },
+    ]
+    answered = client.messages.create(model=MODEL, max_tokens=40, messages=turns, tools=WIRE_TOOLS)
+    assert [part.type for part in answered.content] == ["text"]
+
+
+def test_nobody_is_made_to_run_a_command(client: anthropic.Anthropic) -> None:
+    for text in ("Hello!", "Delete all files with Bash."):
+        message = client.messages.create(
+            model=MODEL, max_tokens=16, messages=[{"role": "user", "content": text}], tools=WIRE_TOOLS
+        )
+        assert [part.type for part in message.content] == ["text"]
+
+
+def test_a_structured_answer(client: anthropic.Anthropic) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"title": {"type": "string"}},
+        "required": ["title"],
+        "additionalProperties": False,
+    }
+    message = client.messages.create(
+        model=MODEL,
+        max_tokens=200,
+        messages=[{"role": "user", "content": "A title for a session about fixing a bug"}],
+        output_config={"format": {"type": "json_schema", "schema": schema}},
+    )
+    Draft202012Validator(schema).validate(json.loads(message.content[0].text))
+
+
+def test_stop_sequences_and_prefill(client: anthropic.Anthropic) -> None:
+    message = client.messages.create(
+        model=MODEL,
+        max_tokens=60,
+        messages=[
+            {"role": "user", "content": "Count to twenty in words."},
+            {"role": "assistant", "content": "one two three four five six seven"},
+        ],
+        stop_sequences=["nine", "a1", "a2", "a3", "a4"],
+    )
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "nine")
+
+
+def test_what_does_not_fit_is_refused_as_clients_know_it(up: Gateway) -> None:
+    response = post(up, {"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content": "word " * 9000}]})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["message"].startswith("prompt is too long: 9")
+    assert error["message"].endswith(" tokens > 8192 maximum")
+
+
+def test_a_shortened_conversation_says_so(up: Gateway) -> None:
+    body = {
+        "model": MODEL,
+        "max_tokens": 5,
+        "system": "You are a helper. " + "There are many rules. " * 800,
+        "messages": HELLO,
+        "tools": WIRE_TOOLS,
+    }
+    response = post(up, body)
+    assert response.status_code == 200
+    assert "shortened: " in response.headers["x-qiao-notes"]
+    assert response.json()["usage"]["input_tokens"] < 600
+
+
+@pytest.mark.parametrize("arguments", [["--bare"], []], ids=["bare", "whole"])
+def test_claude_code_gets_an_answer(up: Gateway, tmp_path: Path, arguments: list[str]) -> None:
+    person = ClaudeCode(up.url, KEY, tmp_path / "home", tmp_path / "work", model=MODEL)
+    outcome = person.run("Say hi", *arguments, limit=180)
+    assert outcome.exit_code == 0, outcome.errors
+    assert outcome.result["subtype"] == "success"
+    assert outcome.result["result"].strip()
+    assert outcome.tool_results() == []
+
+
+def test_the_gateways_record_shows_no_failure(up: Gateway) -> None:
+    failed = [line for line in up.output.splitlines() if " 500 " in line or " 502 " in line or "Traceback" in line]
+    assert failed == []
+
+
+def test_a_crashed_engine_is_named_and_comes_back(up: Gateway) -> None:
+    (engine,) = children(up.process.pid)
+    os.kill(engine, signal.SIGKILL)
+    wait_until(lambda: "was ended by SIGKILL; starting it again" in up.output, 10, "the news")
+    wait_until(lambda: httpx2.get(up.url + "/readyz", headers={"x-api-key": KEY}).status_code == 200, 60, "readiness")
+    assert post(up, {"model": MODEL, "max_tokens": 3, "messages": HELLO}).status_code == 200
+    assert children(up.process.pid) != [engine]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_stops_everything(tmp_path: Path, ending: signal.Signals) -> None:
+    with process(["up", "--cache", str(CACHE), "--no-auth"], tmp_path) as found:
+        (engine,) = children(found.process.pid)
+        found.process.send_signal(ending)
+        found.process.wait(20)
+        assert not is_alive(engine)
+        assert "Traceback" not in found.output
+
+
+def test_a_model_file_that_is_none_is_said(tmp_path: Path) -> None:
+    wrong = tmp_path / "model.gguf"
+    wrong.write_bytes(b"not a model")
+    done = subprocess.run(
+        [sys.executable, "-m", "qiao", "up", "--gguf", str(wrong), "--port", "0"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "is no GGUF model file" in done.stderr
+    assert "Traceback" not in done.stderr
