@@ -70,7 +70,7 @@ live: $(STAMPS)/test ## the live suites (real engines, minutes)
 	@$(TEST_VENV)/bin/python -m pytest -m live
 
 bench: $(STAMPS)/test ## measure the gateway and the embedded engine beside the bare upstream
-	@$(TEST_VENV)/bin/python -m bench
+	@$(TEST_VENV)/bin/python -m bench all --markdown docs/performance.md
 
 lock: $(STAMPS)/lock-tool ## renew the hashed requirement files (no URL, no host in them)
 	@for name in run test build anthropic-0; do \

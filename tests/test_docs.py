@@ -1,0 +1,117 @@
+"""The documents keep their word: links lead somewhere, commands exist, versions are those that are pinned.
+
+`GOLDEN_ACCEPT=1 pytest tests/test_docs.py` rewrites docs/reference/configuration.md from the declared options.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from qiao.cli.main import COMMANDS, load
+from qiao.config import Config, options
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "tests/golden/README.md"])
+READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
+CONFIGURATION = ROOT / "docs/reference/configuration.md"
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def without_comments(block: str) -> str:
+    return re.sub(r"[ \t]+#.*", "", block)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"https?:|mailto:|#", target):
+            assert (document.parent / target.split("#")[0]).exists(), target
+
+
+def test_both_readmes_have_the_same_commands_and_tables() -> None:
+    english, chinese = (path.read_text("utf-8") for path in READMES)
+    assert list(map(without_comments, blocks(english))) == list(map(without_comments, blocks(chinese)))
+    assert english.count("\n## ") == chinese.count("\n## ")
+    assert english.count("\n* ") == chinese.count("\n* ")
+    assert english.count("\n| ") == chinese.count("\n| ")
+    links = [
+        sorted(set(re.findall(r"\]\(([^)\s]+)\)", text)) - {"README.md", "README.zh-CN.md"})
+        for text in (english, chinese)
+    ]
+    assert links[0] == links[1]
+
+
+@pytest.mark.parametrize("document", [*READMES, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_commands_exist(document: Path) -> None:
+    text = document.read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for target in re.findall(r"(?:^|`|\$ )make ([a-z-]+)", text, re.MULTILINE):
+        assert target in targets, f"make {target}"
+    for name, rest in re.findall(r"\bqiao (up|serve|claude|env|key|plan|export|doctor)\b([^\n`]*)", text):
+        assert name in COMMANDS, f"qiao {name}"
+        command = load(name).command
+        assert isinstance(command, click.Command)
+        known = {flag for parameter in command.params for flag in parameter.opts}
+        if name != "claude":
+            for flag in re.findall(r"(?<!\S)--[a-z-]+", rest.split("#")[0]):
+                assert flag in known, f"qiao {name} {flag}"
+
+
+@pytest.mark.parametrize("document", READMES, ids=lambda path: path.name)
+def test_verified_versions_are_the_pinned_ones(document: Path) -> None:
+    text = document.read_text("utf-8")
+    requirements = "\n".join(path.read_text("utf-8") for path in (ROOT / "requirements").glob("*.txt"))
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", requirements, re.MULTILINE))
+    assert f"| {pinned['xllamacpp']} |" in text
+    assert f"aiohttp {pinned['aiohttp']}" in text
+    sdks = set(re.findall(r"^anthropic==([^\s;]+)", requirements, re.MULTILINE))
+    typescript = re.search(
+        r'"@anthropic-ai/sdk": "([^"]+)"', (ROOT / "tests/integration/ts/package.json").read_text("utf-8")
+    )
+    assert typescript is not None
+    for version in (*sdks, typescript[1]):
+        assert version in text, version
+
+
+def described() -> str:
+    """The reference of all options, from their one declaration."""
+    lines = [
+        "# Configuration",
+        "",
+        "A flag wins over the environment, the environment over `qiao.toml` (in the working folder, or `--config FILE`), the file",
+        "over the default. `tests/test_docs.py` makes this page from the declarations in `src/qiao/config.py`.",
+    ]
+    section = ""
+    defaults = Config()
+    for option in options():
+        if option.section != section:
+            section = option.section
+            lines += [
+                "",
+                f"## [{section}]",
+                "",
+                "| key | flag | variable | default | meaning |",
+                "|---|---|---|---|---|",
+            ]
+        default = defaults.value(option.key)
+        shown = "" if default in (None, {}, Path()) else f"`{default}`"
+        flag = f"`{option.about.flag}`" if option.about.flag else ""
+        variables = ", ".join(f"`{name}`" for name in (option.variable, *option.about.also) if name)
+        meaning = option.about.help.replace("|", "\\|")
+        lines.append(f"| `{option.name}` | {flag} | {variables} | {shown} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_configuration_page_is_current() -> None:
+    if os.environ.get("GOLDEN_ACCEPT"):
+        CONFIGURATION.write_text(described(), "utf-8")
+    assert CONFIGURATION.read_text("utf-8") == described(), "GOLDEN_ACCEPT=1 rewrites it"
