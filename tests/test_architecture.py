@@ -37,6 +37,7 @@ NEIGHBOURS = {
     ("engines", "upstream"): "model files are downloaded with the one HTTP client",
     ("web", "app"): "the dashboard is served by the gateway's server",
     ("clients", "app"): "none yet",
+    ("exports", "planner"): "a plan is what is written out",
 }
 
 PURE_ROOMS = {"core", "profiles", "policies", "planner", "exports"}
@@ -55,6 +56,7 @@ OUTSIDE = {
     "pypdf": {"documents"},
     "prometheus_client": {"observability"},
     "xllamacpp": {"engines"},
+    "pynvml": {"hardware"},
 }
 
 MAX_LINES = 600

@@ -23,6 +23,8 @@ COMMANDS = {
     "claude": "Run Claude Code on the model.",
     "env": "Print the settings for shells, editors and programs.",
     "key": "Print the gateway's key, or make a new one.",
+    "plan": "Work out how to run a model on these GPUs.",
+    "export": "Write the files that start a plan elsewhere.",
 }
 """Name and first line of help. A test compares them with the commands themselves."""
 

@@ -1,0 +1,220 @@
+"""`qiao plan`: which engine flags a model needs on which GPUs, how far they reach, and why."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from qiao.cli.words import say, say_note, say_warning
+from qiao.config import colour_wanted, environment
+from qiao.hardware import model_files, snapshot
+from qiao.planner import catalogue, review, specification, vllm
+from qiao.planner.choose import plan
+from qiao.planner.explain import as_json, explain
+from qiao.planner.machine import GIB, Machine
+from qiao.planner.memory import GpuMemory
+from qiao.planner.plan import Goal, Outcome, Plan, Preference, Refusal
+from qiao.planner.request import Request
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+DEFAULT_MODEL = "qwen3-235b"
+_BAR = 44
+_SIZE = re.compile(r"^(\d+)\s*([kK])?$")
+
+
+def _tokens(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """A number of tokens: 131072 or 128K."""
+    if value is None:
+        return None
+    found = _SIZE.match(value.strip().replace(",", ""))
+    if found is None or int(found[1]) == 0:
+        raise click.BadParameter(f"{value} is not a number of tokens; write 131072 or 128K")
+    return int(found[1]) * (1024 if found[2] else 1)
+
+
+def planning_options(function: _Function) -> _Function:
+    """What `qiao plan` and `qiao export` ask alike."""
+    for option in reversed(
+        (
+            click.option("--model", default=DEFAULT_MODEL, metavar="NAME", show_default=True, help=_MODEL_HELP),
+            click.option("--gpus", metavar="4xH20-96G", help="Plan for these GPUs instead of this machine's."),
+            click.option("--nodes", metavar="2x8xH100-80G", help="Plan for several computers."),
+            click.option("--window", callback=_tokens, metavar="TOKENS", help=_WINDOW_HELP),
+            click.option("--users", type=click.IntRange(1), default=1, show_default=True, help=_USERS_HELP),
+            click.option("--quality", "preference", flag_value="quality", help="Prefer the most exact weights."),
+            click.option("--speed", "preference", flag_value="speed", help="Prefer the fastest weights."),
+            click.option("--vllm", "version", metavar="VERSION", help="The vLLM that will run it (default: newest)."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+_MODEL_HELP = "A family (qwen3-235b), a repository (Qwen/…), or a folder with a config.json."
+_WINDOW_HELP = "Tokens of one conversation, 131072 or 128K (default: as many as fit)."
+_USERS_HELP = "Conversations that may fill their window at the same time."
+
+
+@click.command("plan", short_help="Work out how to run a model on these GPUs.")
+@planning_options
+@click.option("--explain", "is_explained", is_flag=True, help="Print every term of the sum and every reason.")
+@click.option("--json", "is_json", is_flag=True, help="Print the plan as JSON.")
+@click.option(
+    "--review",
+    "script",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Read a start script and say what is wrong with it.",
+)
+def command(is_explained: bool, is_json: bool, script: Path | None, **asked: Any) -> int:
+    """Work out how to run a model on these GPUs.
+
+    Prints the vLLM command, the memory of each GPU, and how many conversations of which length fit. Starts nothing.
+    Exit status: 0 it fits, 1 it does not.
+    """
+    if script is not None:
+        return _review(script)
+    outcome = plan(request_of(**asked))
+    if is_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(as_json(outcome)), indent=2).decode())
+    elif is_explained:
+        click.echo(explain(outcome))
+    if not is_json:
+        show(outcome, with_notes=not is_explained)
+    return 0 if isinstance(outcome, Plan) else 1
+
+
+def request_of(
+    *,
+    model: str,
+    gpus: str | None,
+    nodes: str | None,
+    window: int | None,
+    users: int,
+    preference: Preference | None,
+    version: str | None,
+) -> Request:
+    """The request that these options make."""
+    if gpus and nodes:
+        raise click.UsageError("--gpus and --nodes exclude each other", click.get_current_context())
+    goal = Goal(
+        window=window,
+        users=users,
+        preference=preference or "balanced",
+        version=vllm.parse_version(version) if version else vllm.NEWEST,
+    )
+    machine = _machine(gpus, nodes)
+    if model_files.is_local(model):
+        return Request(machine=machine, models=(model_files.read(model),), goal=goal, wanted=model)
+    found = catalogue.find(model)
+    return Request(
+        machine=machine, models=found.models, goal=goal, wanted=model, notes=found.notes, since=found.family.since
+    )
+
+
+def _machine(gpus: str | None, nodes: str | None) -> Machine:
+    if nodes:
+        return specification.nodes(nodes)
+    if gpus:
+        return specification.gpus(gpus)
+    variables = environment()
+    home = variables.get("HF_HOME") or variables.get("HF_HUB_CACHE")
+    return snapshot.look(Path(home) if home else Path.home() / ".cache" / "huggingface")
+
+
+def _review(script: Path) -> int:
+    faults = review.review(script.read_text("utf-8", "replace"))
+    for fault in faults:
+        say_warning(f"line {fault.line}: {fault.text}")
+        say(f"         {fault.mend}")
+    if not faults:
+        say_note(f"Nothing known to be wrong in {script}.")
+    return 1 if faults else 0
+
+
+def show(outcome: Outcome, *, with_notes: bool = True) -> None:
+    """The outcome for a person: the picture and the command, or what is missing and what is near."""
+    match outcome:
+        case Plan():
+            _show_plan(outcome)
+        case Refusal():
+            _show_refusal(outcome)
+    if with_notes:
+        for warning in outcome.warnings:
+            say_note(warning.text)
+
+
+def _show_plan(made: Plan) -> None:
+    click.echo(f"{made.model.repository} on {made.machine}: {made.division}")
+    for line in picture(made, unicode=_is_unicode()):
+        click.echo(f"  {line}")
+    times = (
+        f"{made.concurrency:.1f} conversations" if made.concurrency < 100 else f"{made.concurrency:.0f} conversations"
+    )
+    click.echo(f"  window {made.window:,} tokens; {made.tokens:,} tokens of cache hold {times} of that length")
+    if made.replicas > 1:
+        click.echo(f"  room for {made.replicas} of these, one on each computer")
+    click.echo("")
+    for name, value in made.environment.items():
+        click.echo(f"{name}={value} \\")
+    click.echo(_wrapped(made.command))
+    if made.nodes > 1:
+        say_note(
+            "On each computer add --node-rank 0, 1, … and --master-addr with the first one's address, and --headless "
+            "on all but the first. `qiao export shell` writes a script that does."
+        )
+
+
+def _show_refusal(refused: Refusal) -> None:
+    click.echo(refused.message)
+    for reason in refused.reasons:
+        click.echo(f"  {reason.about}: {reason.text}")
+    if refused.nearest:
+        click.echo("what fits:")
+    for near in refused.nearest:
+        click.echo(f"  {near.text}\n      {near.command}")
+
+
+def _wrapped(words: tuple[str, ...]) -> str:
+    """A command line with one flag a line, for any POSIX shell."""
+    lines: list[list[str]] = [list(words[:3])]
+    for word in words[3:]:
+        if word.startswith("--"):
+            lines.append([word])
+        else:
+            lines[-1].append(word)
+    return " \\\n  ".join(" ".join(line) for line in lines)
+
+
+def picture(made: Plan, *, unicode: bool) -> list[str]:
+    """One bar for the GPUs of each pipeline stage: weights, what runs, cache, and what is left alone."""
+    marks = ("█", "▒", "░", "·") if unicode else ("#", "+", "-", ".")
+    each = made.division.tensor * made.division.data
+    lines = []
+    for memory in made.memory:
+        first = memory.stage * each
+        which = f"GPU {first}" if each == 1 else f"GPU {first}-{first + each - 1}"
+        lines.append(f"{which:<10} [{_bar(memory, marks)}] {memory.total / GIB:.1f} GiB each")
+    tightest = made.tightest
+    shares = (tightest.weights, tightest.used - tightest.weights, tightest.cache, tightest.outside)
+    names = ("weights", "running", "cache", "left alone")
+    parts = [f"{mark} {name} {share / GIB:.1f}" for mark, name, share in zip(marks, names, shares, strict=True)]
+    return [*lines, f"{'':<10}  {'   '.join(parts)} GiB"]
+
+
+def _bar(memory: GpuMemory, marks: tuple[str, str, str, str]) -> str:
+    shares = (memory.weights, memory.used - memory.weights, max(memory.cache, 0), memory.outside)
+    ends = [round(sum(shares[: index + 1]) / memory.total * _BAR) for index in range(4)]
+    widths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    return "".join(mark * width for mark, width in zip(marks, widths, strict=True))
+
+
+def _is_unicode() -> bool:
+    encoding = (getattr(sys.stdout, "encoding", None) or "").lower()
+    return encoding.startswith("utf") or colour_wanted(sys.stdout)
