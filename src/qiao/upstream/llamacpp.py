@@ -17,7 +17,7 @@ from qiao.core.conversation import Conversation, Text, Tool, Turn
 from qiao.core.fault import Fault
 from qiao.core.llamacpp import request
 from qiao.core.llamacpp.stream import Decoder, engine_fault, too_long
-from qiao.core.llamacpp.tools import Forced, head
+from qiao.core.llamacpp.tools import head
 from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
@@ -52,7 +52,9 @@ class Choices(msgspec.Struct, frozen=True):
     * `auto_names`: patterns of the tools that may be called so.
     """
 
-    options: request.Options = request.Options(temperature=0.2, top_p=0.9, dry_multiplier=0.8, longest_answer=1024)
+    options: request.Options = request.Options(
+        temperature=0.2, top_p=0.9, repeat_penalty=1.1, longest_answer=512, ends_quietly=True
+    )
     target: int | None = DEFAULT_TARGET
     auto_threshold: float | None = None
     auto_names: tuple[str, ...] = READ_ONLY
@@ -94,11 +96,11 @@ class LlamaCppAnswer:
         client: Client,
         prepared: Prepared,
         *,
-        forced: Forced | None,
+        decoder: Decoder,
         notes: tuple[str, ...],
         estimate: int,
     ) -> None:
-        self.decoder = Decoder(forced)
+        self.decoder = decoder
         self.prepared = prepared
         self.healed: tuple[str, ...] = ()
         self.notes = notes
@@ -165,7 +167,11 @@ class LlamaCppUpstream:
         response = await self._client.post("/completion", body, headers={"X-Request-Id": request_id})
         if response.status != 200:
             raise self._fault(response.status, await self._client.error_body(response))
-        return LlamaCppAnswer(response, self._client, prepared, forced=forced, notes=notes, estimate=tokens)
+        leashed = request.is_leashed(conversation, options, forced_by=forced, room=room)
+        if leashed:
+            notes += (f"max_tokens: texts of this engine end after {options.longest_answer}",)
+        decoder = Decoder(forced, leashed=leashed)
+        return LlamaCppAnswer(response, self._client, prepared, decoder=decoder, notes=notes, estimate=tokens)
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         conversation, _ = self._fitted(prepare(self.quirks, _target(served)).conversation, served)

@@ -22,7 +22,7 @@ from qiao.core.conversation import (
     ToolResult,
     Turn,
 )
-from qiao.core.llamacpp.request import Options, callable_tools, completion, forced_call, scoring, template
+from qiao.core.llamacpp.request import Options, callable_tools, completion, forced_call, is_leashed, scoring, template
 
 TOOLS = (
     Tool("Read", "Reads a file.", '{"type":"object","properties":{"path":{"type":"string"}},"required":["path"]}'),
@@ -132,7 +132,7 @@ def test_a_plain_request() -> None:
     asked = conversation(
         user("Hi"), stop=("a", "b"), sampling=Sampling(temperature=0.5, top_k=3), extras={"seed": msgspec.Raw(b"7")}
     )
-    assert body(asked, Options(temperature=0.2, top_p=0.9, dry_multiplier=0.8)) == {
+    assert body(asked, Options(temperature=0.2, top_p=0.9, repeat_penalty=1.1)) == {
         "prompt": "PROMPT",
         "n_predict": 100,
         "stream": True,
@@ -142,7 +142,8 @@ def test_a_plain_request() -> None:
         "temperature": 0.5,
         "top_p": 0.9,
         "top_k": 3,
-        "dry_multiplier": 0.8,
+        "repeat_penalty": 1.1,
+        "repeat_last_n": 256,
         "seed": 7,
     }
 
@@ -158,11 +159,11 @@ def test_the_answer_has_the_room_that_there_is(asked: int, longest: int, room: i
 
 def test_a_forced_call_begins_in_the_prompt_and_knows_no_stops() -> None:
     asked = conversation(user("Hi"), tools=TOOLS, tool_choice=ToolChoice("any"), stop=("x",))
-    found = body(asked, Options(dry_multiplier=0.8))
+    found = body(asked, Options(repeat_penalty=1.1))
     assert found["prompt"] == 'PROMPT{"name": "Read", "arguments": '
     assert "path" in found["grammar"]
     assert "stop" not in found
-    assert "dry_multiplier" not in found
+    assert "repeat_penalty" not in found
 
 
 def test_a_tool_by_name() -> None:
@@ -183,6 +184,24 @@ def test_a_schema_for_the_answer() -> None:
     found = body(asked)
     assert '"true"' in found["grammar"]
     assert found["stop"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "room", "fields", "expected"),
+    [
+        (4000, 8000, {}, True),
+        (None, 8000, {}, True),
+        (512, 8000, {}, False),
+        (100, 8000, {}, False),
+        (4000, 300, {}, False),
+        (4000, 8000, {"output_schema": "{}"}, False),
+    ],
+)
+def test_only_our_own_limit_is_a_leash(asked: int | None, room: int, fields: dict[str, str], expected: bool) -> None:
+    options = Options(longest_answer=512, ends_quietly=True)
+    found = conversation(user("Hi"), max_tokens=asked, **fields)
+    assert is_leashed(found, options, forced_by=None, room=room) is expected
+    assert not is_leashed(found, Options(longest_answer=512), forced_by=None, room=room)
 
 
 def test_scoring_spells_the_text() -> None:

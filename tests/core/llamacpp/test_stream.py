@@ -82,6 +82,19 @@ def test_texts_and_their_ends(end: bytes, finished: Finished) -> None:
     assert read(answer("Hi", "", " \u2028世", end=end)) == expected
 
 
+@pytest.mark.parametrize(
+    ("end", "finished"),
+    [
+        (last("limit"), Finished("stop")),
+        (last("limit", truncated=True), Finished("context")),
+        (last("eos"), Finished("stop")),
+    ],
+)
+def test_our_own_limit_is_an_ordinary_end(end: bytes, finished: Finished) -> None:
+    decoder = Decoder(leashed=True)
+    assert decoder.feed(answer("Hi", end=end))[-1] == finished
+
+
 @settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 2000), max_size=40))
 def test_cuts_change_nothing(cuts: list[int]) -> None:

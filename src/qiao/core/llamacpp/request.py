@@ -38,15 +38,20 @@ class Options(msgspec.Struct, frozen=True):
     """How this engine is used.
 
     * `temperature`, `top_p`: taken where the client asks for none; None leaves the engine's own.
-    * `dry_multiplier`: strength of the penalty on repeating itself (a small model does); 0 is off.
+    * `repeat_penalty`: on tokens among the last `repeat_window` of a text (a small model repeats itself for ever);
+      1 is off.
     * `longest_answer`: tokens of one answer at most, whatever the client asks for.
+    * `ends_quietly`: a text that reaches `longest_answer` counts as finished, not as cut: an agent's client would ask
+      for the rest of what never ends, again and again.
     * `most_calls`: calls in one forced answer, where the client allows more than one.
     """
 
     temperature: float | None = None
     top_p: float | None = None
-    dry_multiplier: float = 0.0
-    longest_answer: int = 4096
+    repeat_penalty: float = 1.0
+    repeat_window: int = 256
+    longest_answer: int = 32_768
+    ends_quietly: bool = False
     most_calls: int = 1
 
 
@@ -70,7 +75,8 @@ class _Completion(msgspec.Struct, frozen=True, omit_defaults=True):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-    dry_multiplier: float = 0.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
     n_probs: int = 0
 
 
@@ -180,12 +186,21 @@ def completion(
         top_p=options.top_p if sampling.top_p is None else sampling.top_p,
         top_k=sampling.top_k,
         # Under a grammar the same brackets and keys have to come again and again.
-        dry_multiplier=0.0 if written_grammar else options.dry_multiplier,
+        repeat_penalty=1.0 if written_grammar else options.repeat_penalty,
+        repeat_last_n=64 if written_grammar else options.repeat_window,
     )
     passed = {name: raw for name, raw in conversation.extras.items() if name in _PASSED_ON}
     if not passed:
         return msgspec.json.encode(body)
     return msgspec.json.encode({**msgspec.to_builtins(body), **passed})
+
+
+def is_leashed(conversation: Conversation, options: Options, *, forced_by: Forced | None, room: int) -> bool:
+    """Whether a text that reaches its limit reaches ours, and counts as finished."""
+    if not options.ends_quietly or forced_by is not None or conversation.output_schema is not None:
+        return False
+    asked = conversation.max_tokens
+    return options.longest_answer < room and (asked is None or asked > options.longest_answer)
 
 
 def scoring(prompt: str, text: str) -> bytes:

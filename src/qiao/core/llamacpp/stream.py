@@ -45,9 +45,11 @@ class Decoder:
     """feed(bytes) → events; close() → the end. Raises nothing: garbage becomes a `Failed` event.
 
     `forced`: what the engine was made to write; its head went into the prompt, so that it is read first here.
+    `leashed`: the limit of tokens is ours, not the client's; reaching it is an ordinary end.
     """
 
-    def __init__(self, forced: Forced | None = None) -> None:
+    def __init__(self, forced: Forced | None = None, *, leashed: bool = False) -> None:
+        self._leashed = leashed
         self._sse = SseDecoder()
         self._calls = CallReader(forced.names) if forced is not None else None
         self._early: list[Event] = self._calls.feed(forced.head) if self._calls and forced and forced.head else []
@@ -117,22 +119,23 @@ class Decoder:
             out.extend(calls.close())
         cached = piece.timings.cache_n if piece.timings is not None else 0
         out.append(UsageSeen(Usage(prompt=piece.tokens_evaluated, completion=piece.tokens_predicted, cached=cached)))
-        out.append(_finished(piece, has_call=calls is not None and calls.is_complete))
+        out.append(self._finished(piece, has_call=calls is not None and calls.is_complete))
         self._is_over = True
+
+    def _finished(self, piece: _Piece, *, has_call: bool) -> Finished:
+        match piece.stop_type:
+            case "word":
+                return Finished("stop_sequence", piece.stopping_word)
+            case "limit" if piece.truncated:
+                return Finished("context")
+            case "limit" if not self._leashed:
+                return Finished("length")
+        return Finished("tool_calls" if has_call else "stop")
 
     def _fail(self, fault: Fault, out: list[Event]) -> list[Event]:
         out.append(Failed(fault))
         self._is_over = True
         return out
-
-
-def _finished(piece: _Piece, *, has_call: bool) -> Finished:
-    match piece.stop_type:
-        case "word":
-            return Finished("stop_sequence", piece.stopping_word)
-        case "limit":
-            return Finished("context" if piece.truncated else "length")
-    return Finished("tool_calls" if has_call else "stop")
 
 
 def engine_fault(error: Any) -> Fault:
