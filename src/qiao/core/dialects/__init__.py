@@ -10,9 +10,15 @@ from __future__ import annotations
 from typing import Literal
 
 from qiao.core.conversation import Tool
+from qiao.core.dialects.bare_json import BareJson
 from qiao.core.dialects.base import Dialect
+from qiao.core.dialects.deepseek_v3 import DeepSeekV3
 from qiao.core.dialects.glm45 import Glm45
 from qiao.core.dialects.hermes import Hermes
+from qiao.core.dialects.kimi_k2 import KimiK2
+from qiao.core.dialects.llama3_json import Llama3Json
+from qiao.core.dialects.mistral import Mistral
+from qiao.core.dialects.pythonic import Pythonic
 from qiao.core.dialects.qwen3_coder import Qwen3Coder
 from qiao.core.dialects.stage import TextTools
 from qiao.core.reasoning import THINK, ReasoningSplitter
@@ -23,6 +29,13 @@ DIALECTS: dict[str, type[Dialect]] = {
     "hermes": Hermes,
     "qwen3_coder": Qwen3Coder,
     "glm45": Glm45,
+    "llama3_json": Llama3Json,
+    "mistral": Mistral,
+    "deepseek_v3": DeepSeekV3,
+    "deepseek_v31": DeepSeekV3,
+    "kimi_k2": KimiK2,
+    "pythonic": Pythonic,
+    "json": BareJson,
 }
 
 

@@ -126,7 +126,8 @@ class Dialect(ABC):
 
     def keep(self, text: str) -> None:
         """Part of what may become a call."""
-        self._raw.append(text)
+        if text:
+            self._raw.append(text)
 
     def wait(self, text: str) -> str:
         """More is needed to understand `text`."""
@@ -182,6 +183,11 @@ class Dialect(ABC):
             self.repairs.append((self._last, repair))
 
     @property
+    def is_keeping(self) -> bool:
+        """Something was read that may become a call."""
+        return bool(self._raw)
+
+    @property
     def is_waiting(self) -> bool:
         """A call is complete, but counts only if it is closed."""
         return self._call is not None
@@ -192,7 +198,7 @@ class Dialect(ABC):
         if call is None:
             return
         self._send(call, "".join(call.held))
-        for repair in dict.fromkeys(call.notes):
+        for repair in dict.fromkeys([*call.found, *call.notes]):
             self.repairs.append((call.name, repair))
         self._close_call(call, complete=True)
 
@@ -270,9 +276,7 @@ class Dialect(ABC):
             call.name = self.tool_name(body.name)
             call.written_name = body.name
             call.is_declared = call.name in self._tools
-        for repair in body.repairs:
-            if repair not in call.notes:
-                call.notes.append(repair)
+        call.found = body.repairs
         text = body.take()
         if text:
             call.held.append(text)
@@ -337,9 +341,12 @@ class Dialect(ABC):
 
 
 class _Call:
-    """The call that is being read. `held`: arguments that may not go out yet. `is_open`: some have."""
+    """The call that is being read.
 
-    __slots__ = ("held", "is_declared", "is_open", "name", "notes", "streams", "written_name")
+    `held`: arguments that may not go out yet. `is_open`: some have. `found`: mends in its body; `notes`: others.
+    """
+
+    __slots__ = ("found", "held", "is_declared", "is_open", "name", "notes", "streams", "written_name")
 
     def __init__(self, *, streams: bool, notes: list[str]) -> None:
         self.name = ""
@@ -348,8 +355,9 @@ class _Call:
         self.is_open = False
         self.streams = streams
         self.held: list[str] = []
+        self.found: list[str] = []
         self.notes = notes
 
     @property
     def is_mended(self) -> bool:
-        return any(note not in HARMLESS for note in self.notes)
+        return any(note not in HARMLESS for note in (*self.found, *self.notes))

@@ -44,25 +44,38 @@ class Body(Protocol):
 
 
 class JsonArguments:
-    """The arguments' object alone; the name was written before it."""
+    """The arguments' object alone; the name was written before it.
 
-    def __init__(self, name: str, reader: ObjectReader) -> None:
+    `may_be_empty`: where no object begins, the call has no arguments.
+    """
+
+    def __init__(self, name: str, reader: ObjectReader, *, may_be_empty: bool = False) -> None:
         self.name: str | None = name
         self._reader = reader
         self._out = reader.out
+        self._may_be_empty = may_be_empty
+        self._is_empty = False
 
     @property
     def repairs(self) -> list[str]:
-        return self._reader.repairs
+        return ["empty_arguments"] if self._is_empty else self._reader.repairs
 
     @property
     def has_arguments(self) -> bool:
         return True
 
     def feed(self, text: str) -> str | None:
+        if self._may_be_empty and text:
+            self._may_be_empty = False
+            self._is_empty = text[0] != "{"
+        if self._is_empty:
+            return text
         return self._reader.feed(text)
 
     def close(self) -> bool:
+        if self._is_empty:
+            self._out[:] = ["{}"]
+            return True
         return self._reader.close()
 
     def take(self) -> str:
@@ -77,7 +90,7 @@ class Envelope:
     `parameters` counts as `arguments`; other keys are read over; arguments that are missing or null are empty, a string
     that holds an object is decoded. An object without a name, or with arguments that are no object, is no call.
     `accepts`, for objects that stand open in the prose, where most are no calls: such an object is given up at the
-    first key that calls do not have, and at a name that is not accepted.
+    first key that calls do not have, and at a name that is not accepted. `needs_arguments`: without any it is no call.
     """
 
     def __init__(
@@ -86,12 +99,14 @@ class Envelope:
         terminators: tuple[str, ...] = (),
         mend: bool = True,
         accepts: Callable[[str], bool] | None = None,
+        needs_arguments: bool = False,
     ) -> None:
         self.name: str | None = None
         self._reader = ObjectReader(terminators=terminators, mend=mend)
         self._reader.observer = self
         self._mend = mend
         self._accepts = accepts
+        self._needs_arguments = needs_arguments
         self._depth = 0
         self._notes: list[str] = []
         self._out: list[str] = []
@@ -118,6 +133,8 @@ class Envelope:
         if not self._reader.close() or not self._is_call or self.name is None:
             return False
         if not self._has_arguments:
+            if self._needs_arguments:
+                return False
             self._has_arguments = True
             self._note("empty_arguments")
             self._out.append("{}")

@@ -14,7 +14,6 @@ import re
 
 from qiao.core.dialects.hermes import CLOSE, OPEN, Hermes
 from qiao.core.dialects.markup import GLM_MARKUP, MarkupArguments
-from qiao.core.json_lexemes import WHITESPACE
 
 _NAME = re.compile(r"[\w.:/\-]{1,128}")
 _ENDS = (CLOSE, OPEN)
@@ -23,10 +22,10 @@ _ENDS = (CLOSE, OPEN)
 class Glm45(Hermes):
     """`<tool_call>NAME<arg_key>…</arg_key><arg_value>…</arg_value></tool_call>`."""
 
-    def open_otherwise(self, text: str) -> str:
+    def open_foreign(self, text: str) -> str:
         found = _NAME.match(text)
         if found is None:
-            return super().open_otherwise(text)
+            return super().open_foreign(text)
         if found.end() == len(text) and not self.is_final:
             return self.wait(text)
         self._name = found.group()
@@ -36,8 +35,7 @@ class Glm45(Hermes):
 
     def _behind_name(self, text: str) -> str:
         """A name is one only before a parameter, or, for a declared tool, before the end of the call."""
-        rest = text.lstrip(WHITESPACE)
-        self.keep(text[: len(text) - len(rest)])
+        rest = self.keep_space(text)
         if not rest:
             return rest
         openings = (GLM_MARKUP.key_open, *((CLOSE,) if self.is_declared(self.tool_name(self._name)) else ()))

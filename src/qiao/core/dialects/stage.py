@@ -133,7 +133,8 @@ class TextTools:
             self._parts(self._splitter.close(), out)
         self._end_watch(out, closed=cut)
         self._end_dialect(out, cut=cut)
-        self._seams.close()
+        # Without calls in the text nothing but the split is ours: what the engine wrote at the end stays.
+        self._seams.close(out if self._new_dialect is None else None)
 
     def _end_watch(self, out: list[Event], *, closed: bool) -> None:
         """Reasoning is over. `closed`: by its tag or by a cut, so that calls in it are words."""
@@ -245,7 +246,10 @@ class _Seams:
             case _:
                 out.append(event)
 
-    def close(self) -> None:
+    def close(self, out: list[Event] | None) -> None:
+        """The end. `out`: where white space at the end of the text goes; None: it is layout."""
+        if out is not None and self._kind is TextAdded and (space := "".join(self._space)):
+            out.append(TextAdded(space))
         self._end_block()
 
     def _words(self, event: TextAdded | ReasoningAdded, out: list[Event]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from qiao.core.json_lexemes import WHITESPACE
+
 
 class Tags:
     """A set of fixed strings to look for. `partial` tells how much of a text's end may be the beginning of one."""
@@ -49,7 +51,7 @@ class Markdown:
         self._is_blank = True
 
     def feed(self, text: str) -> None:
-        self._is_blank = self._is_blank and not text.strip()
+        self._is_blank = self._is_blank and not text.strip(WHITESPACE)
         lines = text.split("\n")
         for line in lines[:-1]:
             self._end_line(self._line + line)
