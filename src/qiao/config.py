@@ -114,6 +114,35 @@ class Models(msgspec.Struct, frozen=True):
     map: Annotated[dict[str, str], About("further names of clients and the models they reach")] = {}
 
 
+class Tools(msgspec.Struct, frozen=True):
+    """How tool calls come out of what a model writes."""
+
+    parser: Annotated[
+        Literal[
+            "auto",
+            "engine",
+            "hermes",
+            "qwen3_coder",
+            "glm45",
+            "llama3_json",
+            "mistral",
+            "deepseek_v3",
+            "deepseek_v31",
+            "kimi_k2",
+            "pythonic",
+            "json",
+        ],
+        About(
+            "who reads tool calls: the engine, or qiao in this dialect; auto: qiao if the engine has no parser",
+            flag="--tool-parser",
+            metavar="NAME",
+        ),
+    ] = "auto"
+    no_repair: Annotated[
+        bool, About("pass on tool calls only as they were written, without mending them", flag="--no-repair")
+    ] = False
+
+
 class Engine(msgspec.Struct, frozen=True):
     """The engine that `qiao up` starts when no upstream is named."""
 
@@ -187,6 +216,7 @@ class Config(msgspec.Struct, frozen=True):
     auth: Auth = Auth()
     upstream: Upstream = Upstream()
     models: Models = Models()
+    tools: Tools = Tools()
     engine: Engine = Engine()
     client: Client = Client()
     folders: Folders = Folders()
@@ -221,6 +251,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "auth": Auth,
     "upstream": Upstream,
     "models": Models,
+    "tools": Tools,
     "engine": Engine,
     "client": Client,
     "folders": Folders,

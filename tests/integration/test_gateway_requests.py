@@ -352,8 +352,8 @@ def _unmarked(content: Any) -> Any:
     return bare[0]["text"] if len(bare) == 1 and bare[0]["type"] == "text" else bare
 
 
-def test_parsing_is_left_for_a_server_without_parser(stages: Stages) -> None:
-    """A vLLM that was started without a tool parser still answers; its calls come as text for now."""
+def test_words_of_a_server_without_parser_stay_words(stages: Stages) -> None:
+    """A vLLM that was started without a tool parser still answers; calls are in test_no_restart."""
     stage = stages("no-parser")
     stage.refusals = True
     body = {**asked("just text", tools=[WEATHER]), "model": "no-parser"}

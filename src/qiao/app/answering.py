@@ -16,9 +16,11 @@ from aiohttp import web
 
 from qiao.app.gateway import Context, Gateway, now
 from qiao.core.conversation import Conversation
+from qiao.core.dialects import TextTools, text_tools
 from qiao.core.exchange import Exchange, Limits, StreamEncoder
 from qiao.core.fault import Fault
 from qiao.core.fold import Answer as Folded
+from qiao.policies.prepare import Prepared
 from qiao.upstream.base import Answer, Served
 from qiao.upstream.errors import explained
 
@@ -76,14 +78,31 @@ async def respond(
 
 
 def _exchange(conversation: Conversation, answer: Answer, served: Served, reply: Reply) -> Exchange:
+    prepared = answer.prepared
     return Exchange(
         answer.decoder,
         reply.encoder if conversation.stream else None,
         id_prefix=reply.id_prefix,
-        stops=answer.prepared.scan_stops,
-        one_call=answer.prepared.one_call,
+        stops=prepared.scan_stops,
+        one_call=prepared.one_call,
+        text_tools=_text_tools(prepared),
+        tools=prepared.tools,
+        repair=prepared.repair,
         limits=Limits(window=served.window, max_tokens=conversation.max_tokens),
         explain=explained,
+    )
+
+
+def _text_tools(prepared: Prepared) -> TextTools | None:
+    if prepared.dialect is None and prepared.reasoning is None:
+        return None
+    return text_tools(
+        prepared.dialect,
+        prepared.tools,
+        reasoning=prepared.reasoning,
+        repair=prepared.repair,
+        # Text that nobody reads calls from is the engine's to the letter; so is one that a client has begun.
+        keep_leading_space=prepared.dialect is None or prepared.conversation.is_prefill,
     )
 
 

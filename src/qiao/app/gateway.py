@@ -18,7 +18,7 @@ from qiao.observability.metrics import Metrics
 from qiao.observability.record import RequestRecord
 from qiao.policies.blocks import document_key, documents_needed
 from qiao.policies.models import Names, resolve
-from qiao.policies.prepare import Prepared, prepare
+from qiao.policies.prepare import Prepared, Switches, prepare
 from qiao.policies.quirks import Quirks
 from qiao.profiles import Profile, find
 from qiao.upstream.base import Preparation, Served, Upstream, UpstreamFacts
@@ -75,6 +75,7 @@ class Gateway:
         metrics: Metrics,
         observe: Callable[[RequestRecord], None],
         main_plain_id: str | None = None,
+        switches: Switches = Switches(),  # noqa: B008 - frozen
     ) -> None:
         self.upstream = upstream
         self.names = names
@@ -82,6 +83,7 @@ class Gateway:
         self.settings = settings
         self.metrics = metrics
         self.observe = observe
+        self.switches = switches
         self.main_plain_ids = (main_plain_id,) if main_plain_id else ()
         self._known_names: tuple[UpstreamFacts, Names] | None = None
         self._pdf = PdfReader()
@@ -143,7 +145,13 @@ class Gateway:
 
         def run(quirks: Quirks, target: Target) -> Prepared:
             return prepare(
-                conversation, profile, target=target, window=served.window, documents=documents, quirks=quirks
+                conversation,
+                profile,
+                target=target,
+                window=served.window,
+                documents=documents,
+                switches=self.switches,
+                quirks=quirks,
             )
 
         return run

@@ -18,6 +18,8 @@ from qiao.observability.logs import RequestLog
 from qiao.observability.metrics import Metrics
 from qiao.observability.record import RecentRecords, RequestRecord
 from qiao.policies.models import Names
+from qiao.policies.prepare import Switches
+from qiao.policies.text_mode import ENGINE
 from qiao.upstream.base import Upstream
 from qiao.upstream.openai import OpenAIUpstream
 
@@ -77,7 +79,14 @@ def build_gateway(config: Config, upstream: Upstream, observers: Observers) -> G
         ),
         metrics=observers.metrics,
         observe=observers,
+        switches=_switches(config),
     )
+
+
+def _switches(config: Config) -> Switches:
+    # The embedded engine writes its calls under a grammar of its own.
+    parser = config.tools.parser if config.upstream.url is not None else ENGINE
+    return Switches(tool_parser=parser, repair=not config.tools.no_repair)
 
 
 async def start(config: Config, upstream: Upstream, observers: Observers) -> Listening:

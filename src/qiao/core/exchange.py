@@ -5,7 +5,7 @@
     client_bytes = exchange.eof()                   # or exchange.fail(fault)
 
 For a whole answer receive() returns nothing and `answer()` gives the folded events after eof(). The same pipeline
-serves both: decoder → stop scanner → sequencer → (encoder | folder).
+serves both: decoder → stop scanner → text tools → sequencer → (encoder | folder).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Protocol
 
 import msgspec
 
+from qiao.core.conversation import Tool
+from qiao.core.dialects import TextTools
 from qiao.core.events import Event, Failed, Finished, Usage, UsageSeen
 from qiao.core.fault import Fault
 from qiao.core.fold import Answer, Folder
@@ -59,7 +61,9 @@ class Facts(msgspec.Struct):
 class Exchange:
     """One request. `is_over` after a Finished or Failed: later bytes are ignored and the engine may be let go.
 
-    `explain` gives a fault that the engine told within its answer the words that clients act on.
+    * `text_tools`: reads reasoning and calls out of the text; None: the engine has, and text is text.
+    * `tools`, `repair`: what guides the repair of calls, see `Sequencer`.
+    * `explain` gives a fault that the engine told within its answer the words that clients act on.
     """
 
     def __init__(
@@ -71,6 +75,9 @@ class Exchange:
         stops: Sequence[str] = (),
         one_call: bool = False,
         keep_leading_space: bool = True,
+        text_tools: TextTools | None = None,
+        tools: Sequence[Tool] = (),
+        repair: bool = True,
         limits: Limits | None = None,
         explain: Callable[[Fault], Fault] | None = None,
     ) -> None:
@@ -80,7 +87,10 @@ class Exchange:
         self._encoder = encoder
         self._folder = Folder() if encoder is None else None
         self._scanner = StopScanner(stops) if stops else None
-        self._sequencer = Sequencer(id_prefix=id_prefix, one_call=one_call, keep_leading_space=keep_leading_space)
+        self._text_tools = text_tools
+        self._sequencer = Sequencer(
+            id_prefix=id_prefix, one_call=one_call, keep_leading_space=keep_leading_space, tools=tools, repair=repair
+        )
         self._limits = limits or Limits()
 
     @property
@@ -125,6 +135,8 @@ class Exchange:
     def _pass_on(self, events: list[Event]) -> bytes:
         if self._scanner is not None:
             events = self._scanner.feed(events)
+        if self._text_tools is not None:
+            events = self._text_tools.feed(events)
         events = self._sequencer.feed(events)
         for place, event in enumerate(events):
             kind = type(event)
@@ -160,5 +172,6 @@ class Exchange:
         return usage.prompt + usage.completion >= window and usage.completion < asked
 
     def _end(self) -> None:
-        self.facts.repairs = self._sequencer.repairs
+        from_text = self._text_tools.repairs if self._text_tools is not None else []
+        self.facts.repairs = [*from_text, *self._sequencer.repairs]
         self.facts.calls = self._sequencer.call_count

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 
-from qiao.core.conversation import Conversation, Document, Image, Reasoning, ToolReference
+from qiao.core.conversation import Conversation, Document, Image, Reasoning, Tool, ToolReference
 from qiao.core.openai.target import Target
-from qiao.policies import blocks, context, history, prefix, sampling, tools
+from qiao.policies import blocks, context, history, prefix, sampling, text_mode, tools
 from qiao.policies.context import AppliedEdit
 from qiao.policies.prefix import SideText
 from qiao.policies.quirks import Quirks, mend
@@ -28,10 +29,14 @@ class Switches(msgspec.Struct, frozen=True):
 
     * `side_text`: where text beside tool results goes, see `prefix.divide_side_text`.
     * `reasoning`: what becomes of the reasoning of earlier turns; None: as the profile says.
+    * `tool_parser`: who reads calls out of the text: "auto", "engine", or a dialect by its name.
+    * `repair`: whether what the model wrote is mended where it breaks JSON or the tool's schema.
     """
 
     side_text: SideText = "result"
     reasoning: Resend | None = None
+    tool_parser: str = text_mode.AUTO
+    repair: bool = True
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -42,6 +47,10 @@ class Prepared(msgspec.Struct, frozen=True):
     * `one_call`: the answer ends after its first tool call.
     * `warm_only`: the client asked for no answer (`max_tokens: 0`); what the engine says is dropped.
     * `applied_edits`: context edits that were carried out.
+    * `tools`: all that the client declared; what guides the repair of calls.
+    * `repair`: whether calls are mended.
+    * `dialect`: calls are read out of the text, in this dialect; None: the engine reads them, or none are wanted.
+    * `reasoning`: how reasoning may stand in the text, see `dialects.text_tools`.
     """
 
     conversation: Conversation
@@ -50,6 +59,10 @@ class Prepared(msgspec.Struct, frozen=True):
     one_call: bool = False
     warm_only: bool = False
     applied_edits: tuple[AppliedEdit, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    repair: bool = True
+    dialect: str | None = None
+    reasoning: Literal["tag", "open"] | None = None
 
 
 def prepare(
@@ -103,13 +116,32 @@ def prepare(
     kwargs |= sampling.resend_kwargs(resend, profile, target)
     thinking = msgspec.structs.replace(thinking, budget=context.clamp_budget(thinking.budget, max_tokens))
     extras = sampling.merge_template_kwargs(conversation.extras, kwargs)
-    return Prepared(
+    prepared = Prepared(
         msgspec.structs.replace(settled, thinking=thinking, extras=extras),
         notes=tuple(notes),
         scan_stops=scan_stops,
         one_call=bool(listed) and not conversation.tool_choice.parallel,
         warm_only=conversation.max_tokens is not None and conversation.max_tokens <= 0,
         applied_edits=applied,
+    )
+    return _reading(prepared, conversation.tools, profile, quirks, switches)
+
+
+def _reading(
+    prepared: Prepared, declared: tuple[Tool, ...], profile: Profile, quirks: Quirks, switches: Switches
+) -> Prepared:
+    """With what the gateway reads out of the answer's text itself."""
+    settled = prepared.conversation
+    reasoning = text_mode.reads_reasoning(settled, profile)
+    prepared = msgspec.structs.replace(prepared, tools=declared, repair=switches.repair, reasoning=reasoning)
+    dialect = text_mode.choose_dialect(settled, profile, quirks, switches.tool_parser)
+    if dialect is None:
+        return prepared
+    return msgspec.structs.replace(
+        prepared,
+        conversation=text_mode.without_choice(settled),
+        dialect=dialect,
+        notes=(*prepared.notes, f"tools: read from the text, {dialect}"),
     )
 
 

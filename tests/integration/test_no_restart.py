@@ -1,0 +1,262 @@
+"""A server that was started without parsers gives full tool calling: the gateway reads calls and reasoning itself."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.behaviour import Behaviour
+from tests.fakes.script import Say, Step, Think, call, marker, step
+from tests.integration.conftest import KEY, Stage, Stages
+from tests.support.claude_code import ClaudeCode
+from tests.support.plain_http import Reply, ask
+
+pytestmark = pytest.mark.timeout(120)
+
+MODEL = "no-parser"
+WEATHER = {
+    "name": "get_weather",
+    "description": "The weather in a city.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city"],
+    },
+}
+TIME = {"name": "get_time", "input_schema": {"type": "object", "properties": {"zone": {"type": "string"}}}}
+PARIS = {"type": "tool_use", "name": "get_weather", "input": {"city": "Paris"}}
+
+
+@pytest.fixture
+def bare(stages: Stages) -> Stage:
+    """A vLLM without a tool parser and without a reasoning parser."""
+    stage = stages(MODEL)
+    stage.refusals = True
+    return stage
+
+
+def post(stage: Stage, body: dict[str, Any], path: str = "/v1/messages") -> Reply:
+    return ask(stage.url, "POST", path, body, headers={"x-api-key": stage.key, "anthropic-version": "2023-06-01"})
+
+
+def asked(*steps: Step | str, **fields: Any) -> dict[str, Any]:
+    turn = {"role": "user", "content": f"Go on. {marker(*steps)}"}
+    return {"model": MODEL, "max_tokens": 2000, "messages": [turn], "tools": [WEATHER, TIME], **fields}
+
+
+def essence(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The blocks without ids and signatures."""
+    names = ("type", "text", "thinking", "name", "input")
+    return [{name: block[name] for name in names if name in block} for block in message["content"]]
+
+
+def both(stage: Stage, body: dict[str, Any]) -> dict[str, Any]:
+    """The message, whole and streamed; they must be the same."""
+    whole = post(stage, body)
+    assert whole.status == 200, whole.body
+    streamed = post(stage, {**body, "stream": True})
+    assert streamed.status == 200
+    message = told(streamed.body)
+    assert essence(message) == essence(whole.json)
+    assert message["stop_reason"] == whole.json["stop_reason"]
+    return message
+
+
+def told(body: bytes) -> dict[str, Any]:
+    """What a client builds of a stream."""
+    message: dict[str, Any] = {"content": []}
+    inputs: dict[int, str] = {}
+    for line in body.decode().splitlines():
+        if not line.startswith("data: "):
+            continue
+        event = json.loads(line[6:])
+        match event["type"]:
+            case "content_block_start":
+                message["content"].append(dict(event["content_block"]))
+            case "content_block_delta":
+                block, delta = message["content"][event["index"]], event["delta"]
+                if delta["type"] == "input_json_delta":
+                    inputs[event["index"]] = inputs.get(event["index"], "") + delta["partial_json"]
+                elif delta["type"] in ("text_delta", "thinking_delta"):
+                    name = delta["type"].removesuffix("_delta")
+                    block[name] += delta[name]
+            case "content_block_stop" if event["index"] in inputs:
+                message["content"][event["index"]]["input"] = json.loads(inputs[event["index"]])
+            case "message_delta":
+                message["stop_reason"] = event["delta"]["stop_reason"]
+    return message
+
+
+ANSWERS: dict[str, tuple[Step, list[dict[str, Any]], str]] = {
+    "a call": (step(call("get_weather", city="Paris")), [PARIS], "tool_use"),
+    "reasoning, text and a call": (
+        step(Think("Let me see."), "I look.\n", call("get_weather", city="Paris")),
+        [{"type": "thinking", "thinking": "Let me see."}, {"type": "text", "text": "I look."}, PARIS],
+        "tool_use",
+    ),
+    "text after a call": (
+        step("Before. ", call("get_weather", city="Paris"), "\nAfter.", split="char"),
+        [{"type": "text", "text": "Before."}, PARIS, {"type": "text", "text": "After."}],
+        "tool_use",
+    ),
+    "parallel calls": (
+        step(call("get_weather", city="Paris"), "\n", call("get_time", zone="UTC")),
+        [PARIS, {"type": "tool_use", "name": "get_time", "input": {"zone": "UTC"}}],
+        "tool_use",
+    ),
+    "badly written": (
+        step(Say('<tool_call>{"name": "Get-Weather", "arguments": {"city": "Paris", "days": "3",}}</tool_call>')),
+        [{"type": "tool_use", "name": "get_weather", "input": {"city": "Paris", "days": 3}}],
+        "tool_use",
+    ),
+    "a tag in prose": (
+        step("The tag <tool_call> opens a call."),
+        [{"type": "text", "text": "The tag <tool_call> opens a call."}],
+        "end_turn",
+    ),
+    "reasoning and text": (
+        step(Think("Hm."), "Yes."),
+        [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Yes."}],
+        "end_turn",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_calls_are_read_from_the_text(bare: Stage, name: str) -> None:
+    said, wanted, reason = ANSWERS[name]
+    message = both(bare, asked(said))
+    assert essence(message) == wanted
+    assert message["stop_reason"] == reason
+
+
+def test_the_first_request_is_healed_and_the_lesson_kept(stages: Stages) -> None:
+    stage = stages(MODEL, apart="lesson")
+    stage.refusals = True
+    body = asked(step(call("get_weather", city="Paris")))
+    for _ in range(3):
+        reply = post(stage, body)
+        assert essence(reply.json) == [PARIS]
+        assert "tools: read from the text, hermes" in reply.headers["x-qiao-notes"]
+    refused = [chat for chat in stage.engine.chats if chat.refusal is not None]
+    assert len(refused) <= 1
+    sent = stage.engine.chats[-1].body
+    assert sent["tool_choice"] == "none"
+    assert [tool["function"]["name"] for tool in sent["tools"]] == ["get_weather", "get_time"]
+
+
+def test_repairs_are_named(bare: Stage) -> None:
+    reply = post(bare, asked(ANSWERS["badly written"][0]))
+    assert "near_name" in reply.headers["x-qiao-repairs"]
+    assert "trailing_comma" in reply.headers["x-qiao-repairs"]
+
+
+def test_repair_can_be_turned_off(stages: Stages) -> None:
+    stage = stages(MODEL, "--no-repair", apart="no repair")
+    stage.refusals = True
+    message = both(stage, asked(ANSWERS["badly written"][0]))
+    assert [block["type"] for block in message["content"]] == ["text"]
+    assert '"days": "3",}' in message["content"][0]["text"]
+    assert essence(both(stage, asked(step(call("get_weather", city="Paris"))))) == [PARIS]
+
+
+def test_without_tools_text_stays_text(bare: Stage) -> None:
+    body = asked(step(call("get_weather", city="Paris")))
+    for fields in ({"tools": []}, {"tool_choice": {"type": "none"}}):
+        message = both(bare, {**body, **fields})
+        assert [block["type"] for block in message["content"]] == ["text"]
+        assert message["content"][0]["text"].startswith("<tool_call>")
+        assert message["stop_reason"] == "end_turn"
+
+
+def test_a_cut_call_is_never_executed(bare: Stage) -> None:
+    long = call("get_weather", city="a city with a name that goes on and on and on and on and never comes to its end")
+    body = asked(step("I look.", call("get_time", zone="UTC"), long), max_tokens=80)
+    whole = post(bare, body).json
+    assert whole["stop_reason"] == "max_tokens"
+    assert [block["name"] for block in whole["content"] if block["type"] == "tool_use"] == ["get_time"]
+    assert "a city with" in whole["content"][-1]["text"]
+    streamed = post(bare, {**body, "stream": True}).body.decode()
+    assert '"stop_reason":"max_tokens"' in streamed
+
+
+def test_one_call_only(bare: Stage) -> None:
+    said = step(call("get_weather", city="Paris"), call("get_time", zone="UTC"))
+    message = both(bare, asked(said, tool_choice={"type": "auto", "disable_parallel_tool_use": True}))
+    assert essence(message) == [PARIS]
+
+
+def test_openai_clients_get_it_too(bare: Stage) -> None:
+    body = asked(step(Think("Hm."), "I look.", call("get_weather", city="Paris")))
+    functions = [
+        {"type": "function", "function": {"name": tool["name"], "parameters": tool["input_schema"]}}
+        for tool in (WEATHER, TIME)
+    ]
+    reply = post(bare, {**body, "tools": functions}, "/v1/chat/completions")
+    choice = reply.json["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] == "I look."
+    called = choice["message"]["tool_calls"][0]["function"]
+    assert (called["name"], json.loads(called["arguments"])) == ("get_weather", {"city": "Paris"})
+
+
+def test_a_parser_that_reads_badly_can_be_passed_by(stages: Stages) -> None:
+    stage = stages("behind", "--tool-parser", "hermes", behaviour=Behaviour())
+    message = both(stage, {**asked(ANSWERS["text after a call"][0]), "model": "behind"})
+    assert essence(message) == ANSWERS["text after a call"][1]
+    assert {chat.body["tool_choice"] for chat in stage.engine.chats} == {"none"}
+
+
+def test_the_engine_alone_can_be_insisted_on(stages: Stages) -> None:
+    stage = stages("alone", "--tool-parser", "engine", behaviour=Behaviour(tool_parser=False))
+    stage.refusals = True
+    message = both(stage, {**asked(step(call("get_weather", city="Paris"))), "model": "alone"})
+    assert [block["type"] for block in message["content"]] == ["text"]
+
+
+def test_xml_calls_of_a_coder(stages: Stages) -> None:
+    stage = stages("qwen3-coder-30b", behaviour=Behaviour(tool_parser=False, reasoning_parser=False))
+    stage.refusals = True
+    said = Say(
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n"
+        "</parameter>\n</function>\n</tool_call>"
+    )
+    message = both(stage, {**asked(step(said)), "model": "qwen3-coder-30b"})
+    assert essence(message) == [{**PARIS, "input": {"city": "Paris", "days": 3}}]
+
+
+def test_claude_code_works_through_it(bare: Stage, tmp_path: Path) -> None:
+    claude = ClaudeCode(bare.url, KEY, tmp_path / "home", tmp_path / "work", model=MODEL)
+    inside = claude.work / "in.txt"
+    inside.write_text("the secret is 桥\n")
+    outcome = claude.run(
+        "Work. "
+        + marker(
+            step(Think("I begin."), "I run it.", call("Bash", command="echo one > one.txt && cat one.txt")),
+            step(call("Write", file_path=str(claude.work / "two.txt"), content='two – "桥" </tool_call>\n')),
+            step(call("Read", file_path=str(inside)), split="char", packet=7),
+            step(
+                "Both at once.",
+                call("Bash", command="echo three > three.txt; cat one.txt", description="Write a third"),
+                call("Read", file_path=str(claude.work / "two.txt")),
+            ),
+            "All is done.",
+        ),
+        "--max-turns",
+        "20",
+    )
+    assert outcome.exit_code == 0, (outcome.result, outcome.errors)
+    assert outcome.result["result"] == "All is done."
+    assert (claude.work / "one.txt").read_text() == "one\n"
+    assert (claude.work / "two.txt").read_text() == 'two – "桥" </tool_call>\n'
+    assert (claude.work / "three.txt").read_text() == "three\n"
+    assert not any(block.get("is_error") for block in outcome.tool_results())
+    assert len(outcome.tool_results()) == 5
+    chats = [chat for chat in bare.engine.chats if chat.refusal is None]
+    assert len(chats) == 5
+    for earlier, later in itertools.pairwise(chats):
+        assert later.prompt.startswith(earlier.prompt)
