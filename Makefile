@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VENV := .venv
 TEST_VENV := .venv-test
 OLD_SDK_VENV := .venv-anthropic-0
+LIVE_VENV := .venv-live
 TYPESCRIPT := tests/integration/ts
 STAMPS := .stamps
 PIP_FLAGS := --disable-pip-version-check --quiet --require-hashes
@@ -66,8 +67,13 @@ types: $(STAMPS)/test
 architecture: $(STAMPS)/test
 	@$(TEST_VENV)/bin/python -m pytest -q tests/test_architecture.py
 
-live: $(STAMPS)/test ## the live suites (real engines, minutes)
+live: $(STAMPS)/test $(STAMPS)/live ## the live suites (a real vLLM on this CPU, real clients; minutes)
 	@$(TEST_VENV)/bin/python -m pytest -m live
+
+# No stamp where vLLM cannot be had: the reason was printed, the tests are skipped with it, and the next run tries again.
+$(STAMPS)/live: requirements/live.txt requirements/live-torch.txt tests/live/vllm/install.py tests/live/vllm/engine/make_model.py tests/live/vllm/engine/template.jinja
+	@$(PYTHON) tests/live/vllm/install.py $(LIVE_VENV)
+	@test -e $(LIVE_VENV)/ABSENT || { mkdir -p $(STAMPS) && touch $@; }
 
 bench: $(STAMPS)/test ## measure the gateway and the embedded engine beside the bare upstream
 	@$(TEST_VENV)/bin/python -m bench all --markdown docs/performance.md
@@ -79,10 +85,13 @@ lock: $(STAMPS)/lock-tool ## renew the hashed requirement files (no URL, no host
 	  .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --no-emit-find-links --upgrade $$extra $$source -o requirements/$$name.txt || exit 1; \
 	done
+	@.venv-lock/bin/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade \
+	  --override requirements/live-without.txt requirements/live.in -o requirements/live.txt
 
 $(STAMPS)/lock-tool:
 	@$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --disable-pip-version-check --quiet uv==0.13.9
 	@mkdir -p $(STAMPS) && touch $@
 
 clean: ## remove what make created
-	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(LIVE_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,157 @@
+"""No valid request is refused: hundreds of drawn ones and those of the real Claude Code, against a real vLLM.
+
+A longer run, and another one: `QIAO_LIVE_REQUESTS=2000 QIAO_LIVE_SEED=7 make live` (or pytest on this file). A request
+that fails is written to a file, which belongs into `tests/live/requests/` once its fault is mended: all that lie there
+are asked first.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import http.client
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qiao.core.anthropic.grammar import Checker, GrammarError
+from tests.live.stage import MODEL, Stage, prompt_tokens
+from tests.live.valid_requests import LARGE, Json, collect, requests
+from tests.live.vllm.script import marker, said
+from tests.support.claude_code import ClaudeCode
+
+KEPT = sorted((Path(__file__).parent / "requests").glob("*.json"))
+COUNT = int(os.environ.get("QIAO_LIVE_REQUESTS", "200"))
+SEED = int(os.environ.get("QIAO_LIVE_SEED", "20"))
+TOGETHER = 10
+LIMIT = 120.0
+
+
+@dataclass
+class Asked:
+    """One request and what came of it. `problem` is None if all was well."""
+
+    body: Json
+    status: int
+    problem: str | None
+    healed: str | None = None
+
+
+def ask(stage: Stage, body: Json) -> Asked:
+    """Ask, read to the end (or until a long unscripted answer has begun), judge, and compare with the count."""
+    is_endless = body["max_tokens"] > LARGE and "@@SAY:" not in json.dumps(body)
+    # Not through the tap, which would keep it all.
+    connection = http.client.HTTPConnection("127.0.0.1", int(stage.gateway.url.rpartition(":")[2]), timeout=LIMIT)
+    try:
+        headers = {**stage.headers, "Content-Type": "application/json"}
+        connection.request("POST", "/v1/messages?beta=true", json.dumps(body), headers)
+        answer = connection.getresponse()
+        healed = answer.getheader("x-qiao-healed")
+        if answer.status != 200:
+            return Asked(body, answer.status, answer.read().decode("utf-8", "replace"), healed)
+        message = _streamed(answer, is_endless) if body.get("stream") else json.loads(answer.read())
+        if message is not None:
+            counted = _counted(connection, body, headers)
+            if counted != prompt_tokens(message):
+                return Asked(body, 200, f"counted {counted}, sent {prompt_tokens(message)}", healed)
+        return Asked(body, 200, None, healed)
+    except (GrammarError, OSError, http.client.HTTPException, ValueError, KeyError, AssertionError) as error:
+        return Asked(body, 0, f"{type(error).__name__}: {error}")
+    finally:
+        connection.close()
+
+
+def _streamed(answer: http.client.HTTPResponse, is_endless: bool) -> Json | None:
+    """The message of a stream; None if its reader left because it would not end soon."""
+    checker = Checker()
+    while piece := answer.read1(65536):
+        checker.feed(piece)
+        if checker.error is not None:
+            raise AssertionError(f"error event: {checker.error}")
+        if is_endless and b"content_block_delta" in piece:
+            return None
+    checker.close()
+    return checker.message
+
+
+def _counted(connection: http.client.HTTPConnection, body: Json, headers: dict[str, str]) -> Any:
+    asked = {name: value for name, value in body.items() if name not in ("max_tokens", "stream")}
+    connection.request("POST", "/v1/messages/count_tokens?beta=true", json.dumps(asked), headers)
+    answer = connection.getresponse()
+    found = json.loads(answer.read())
+    return found.get("input_tokens", found)
+
+
+def none_fails(stage: Stage, bodies: Sequence[Json], folder: Path) -> Counter[str | None]:
+    """Ask them all, some together. Gives back how often what was healed."""
+    with concurrent.futures.ThreadPoolExecutor(TOGETHER) as threads:
+        outcomes = list(threads.map(lambda body: ask(stage, body), bodies))
+    failed = [outcome for outcome in outcomes if outcome.problem is not None]
+    for number, outcome in enumerate(failed):
+        (folder / f"failed-{number}.json").write_text(json.dumps(outcome.body, ensure_ascii=False, indent=1), "utf-8")
+    statuses = Counter(outcome.status for outcome in outcomes)
+    print(f"{len(bodies)} requests, statuses {dict(statuses)}, healed {Counter(o.healed for o in outcomes)}")
+    shown = "\n".join(f"{outcome.status}: {str(outcome.problem)[:300]}" for outcome in failed[:20])
+    assert not failed, f"{len(failed)} of {len(bodies)} failed, see {folder}\n{shown}"
+    return Counter(outcome.healed for outcome in outcomes)
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_requests_that_failed_once(stage: Stage, path: Path) -> None:
+    outcome = ask(stage, json.loads(path.read_text("utf-8")))
+    assert outcome.problem is None
+
+
+@pytest.mark.timeout(3600)
+def test_drawn_requests(stage: Stage, tmp_path: Path) -> None:
+    none_fails(stage, collect(COUNT, SEED, requests()), tmp_path)
+
+
+@pytest.mark.timeout(3600)
+def test_drawn_requests_without_a_parser(bare: Stage, tmp_path: Path) -> None:
+    none_fails(bare, collect(COUNT // 2, SEED + 1, requests()), tmp_path)
+
+
+@pytest.fixture
+def claude_bodies(stage: Stage, tmp_path: Path) -> list[Json]:
+    """What the real Claude Code sends, in several moods. Its words are its maker's and are not kept."""
+    prompt = "Say hi. " + marker(said("Hi.", think="Hm."), said("Bye.", think="Hm."))
+    schema = json.dumps({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]})
+    moods: dict[str, tuple[dict[str, str], list[str]]] = {
+        "plain": ({}, []),
+        "bare": ({}, ["--bare"]),
+        "toolless": ({}, ["--tools", ""]),
+        "all tools": ({"ENABLE_TOOL_SEARCH": "false"}, []),
+        "form": ({}, ["--json-schema", schema, "--max-turns", "1"]),
+        "effort": ({}, ["--effort", "max"]),
+    }
+    for mood, (extra, arguments) in moods.items():
+        claude = ClaudeCode(stage.url, stage.key, tmp_path / mood / "home", tmp_path / "work", MODEL, extra)
+        claude.run(prompt, *arguments, limit=120)
+    names = ("claude-sonnet-4-5", "claude-3-5-haiku-20241022")
+    for name in names:
+        claude = ClaudeCode(stage.url, stage.key, tmp_path / name / "home", tmp_path / "work", name)
+        claude.run(prompt, limit=120)
+    bodies = [found.asked for found in stage.tap.exchanges if found.path == "/v1/messages"]
+    assert len(bodies) >= len(moods) + len(names)
+    return bodies
+
+
+@pytest.mark.timeout(900)
+def test_requests_of_claude_code(stage: Stage, claude_bodies: list[Json], tmp_path: Path) -> None:
+    """As they are, and with what its side requests, settings and extra body change."""
+    changes: list[Json] = [
+        {},
+        {"stream": False},
+        {"thinking": {"type": "enabled", "budget_tokens": 31_999}},
+        {"thinking": {"type": "disabled"}, "max_tokens": 64, "stop_sequences": ["</severity>", "</block>"]},
+        {"max_tokens": 128_000, "temperature": 1},
+        {"safeguards": [{"type": "dangerous_tool_use", "classifier_context": {}}], "speed": "fast"},
+    ]
+    bodies = [{**body, **change} for body in claude_bodies for change in changes]
+    none_fails(stage, bodies, tmp_path)
