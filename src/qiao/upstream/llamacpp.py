@@ -154,7 +154,7 @@ class LlamaCppUpstream:
     async def open(self, prepare: Preparation, served: Served, *, request_id: str) -> LlamaCppAnswer:
         prepared = prepare(self.quirks, _target(served))
         conversation, notes = self._fitted(prepared.conversation, served)
-        prompt = await self._prompt(conversation)
+        prompt = await self.prompt_of(conversation)
         tokens = await self._tokens(prompt)
         room = await self._room(tokens, served)
         tools = request.callable_tools(conversation)
@@ -175,7 +175,7 @@ class LlamaCppUpstream:
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         conversation, _ = self._fitted(prepare(self.quirks, _target(served)).conversation, served)
-        return Count(await self._tokens(await self._prompt(conversation)), is_exact=True)
+        return Count(await self._tokens(await self.prompt_of(conversation)), is_exact=True)
 
     # -- the prompt -----------------------------------------------------------------------------------------------
 
@@ -186,7 +186,8 @@ class LlamaCppUpstream:
         shortened = shorten(conversation, target=target)
         return shortened.conversation, ((shortened.note,) if shortened.note else ())
 
-    async def _prompt(self, conversation: Conversation) -> str:
+    async def prompt_of(self, conversation: Conversation) -> str:
+        """The prompt that the model's own template makes of `conversation`."""
         reply = await self._client.post_whole(
             "/apply-template", request.template(conversation), timeout=_PROMPT_TIMEOUT
         )
@@ -224,7 +225,7 @@ class LlamaCppUpstream:
     async def gains(self, conversation: Conversation, prompt: str, names: tuple[str, ...]) -> dict[str, float]:
         """How much more probable a call of each of `names` is after `prompt` than after a neutral request."""
         neutral = msgspec.structs.replace(conversation, turns=(Turn("user", (Text(_NEUTRAL),)),))
-        neutral_prompt = await self._prompt(neutral)
+        neutral_prompt = await self.prompt_of(neutral)
         key = (neutral_prompt, *names)
         if key not in self._neutral:
             self._neutral.clear()  # one client at a time: another set of tools is another session
