@@ -87,8 +87,8 @@ def described() -> str:
     lines = [
         "# Configuration",
         "",
-        "A flag wins over the environment, the environment over `qiao.toml` (in the working folder, or `--config FILE`), the file",
-        "over the default. `tests/test_docs.py` makes this page from the declarations in `src/qiao/config.py`.",
+        "A flag wins over the environment, the environment over `qiao.toml` (in the working folder, or `--config FILE`),",
+        "the file over the default. `tests/test_docs.py` makes this page from the declarations in `src/qiao/config.py`.",
     ]
     section = ""
     defaults = Config()
