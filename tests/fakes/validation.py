@@ -315,7 +315,12 @@ def _check_named(choice: Mapping[str, Any], tools: list[Any]) -> None:
 def _check_output_schema(wanted: Mapping[str, Any]) -> None:
     if wanted.get("type") != "json_schema":
         return
-    kind = (wanted["json_schema"].get("schema") or {}).get("type")
+    schema = wanted["json_schema"].get("schema") or {}
+    for reference in _references(schema):
+        place = reference.removeprefix("#/$defs/")
+        if place == reference or place not in (schema.get("$defs") or {}):
+            raise bad(f"Grammar error: Pointer '{reference.removeprefix('#')}' does not exist")
+    kind = schema.get("type")
     if isinstance(kind, str) and kind not in (
         "object",
         "array",

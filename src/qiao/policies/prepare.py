@@ -132,16 +132,19 @@ def _reading(
 ) -> Prepared:
     """With what the gateway reads out of the answer's text itself."""
     settled = prepared.conversation
-    reasoning = text_mode.reads_reasoning(settled, profile)
-    prepared = msgspec.structs.replace(prepared, tools=declared, repair=switches.repair, reasoning=reasoning)
+    notes = prepared.notes
     dialect = text_mode.choose_dialect(settled, profile, quirks, switches.tool_parser)
-    if dialect is None:
-        return prepared
+    if dialect is not None:
+        settled, dialect = text_mode.reading(settled, dialect, quirks)
+        notes = (*notes, f"tools: read from the text, {dialect}")
     return msgspec.structs.replace(
         prepared,
-        conversation=text_mode.without_choice(settled),
+        conversation=settled,
+        notes=notes,
+        tools=declared,
+        repair=switches.repair,
         dialect=dialect,
-        notes=(*prepared.notes, f"tools: read from the text, {dialect}"),
+        reasoning=text_mode.reads_reasoning(settled, profile),
     )
 
 

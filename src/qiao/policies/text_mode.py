@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from qiao.core.conversation import Conversation, ToolChoice
+from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
 from qiao.core.dialects import DIALECTS
 from qiao.policies.quirks import Quirks
 from qiao.profiles import Profile
@@ -18,6 +18,9 @@ from qiao.profiles import Profile
 AUTO, ENGINE = "auto", "engine"
 DEFAULT_DIALECT = "hermes"
 """What a model of no known family is taken to write: the commonest form, also in what small models imitate."""
+
+GUIDED_DIALECT = "json"
+"""How a call stands in an answer that a grammar makes."""
 
 # Dialects that mark reasoning in a way of their own; an engine for them splits it, or nobody can.
 _WITHOUT_TAGS = frozenset({"harmony"})
@@ -53,6 +56,52 @@ def reads_reasoning(conversation: Conversation, profile: Profile) -> Literal["ta
     return "open" if begins_open else "tag"
 
 
-def without_choice(conversation: Conversation) -> Conversation:
-    """The same request as an engine without a parser takes it."""
-    return msgspec.structs.replace(conversation, tool_choice=ToolChoice(mode="none"))
+def reading(conversation: Conversation, dialect: str, quirks: Quirks) -> tuple[Conversation, str]:
+    """The request as an engine without a parser takes it, and the dialect of its answer.
+
+    A forced call becomes an answer under a schema: one call as a JSON object. Where the engine has refused that, the
+    call is asked for in words at the end of the prompt.
+    """
+    choice = conversation.tool_choice
+    conversation = msgspec.structs.replace(conversation, tool_choice=ToolChoice(mode="none"))
+    if choice.mode not in ("any", "tool"):
+        return conversation, dialect
+    called = tuple(tool for tool in conversation.tools if choice.mode == "any" or tool.name == choice.name)
+    if quirks.no_response_format or conversation.is_prefill:
+        return msgspec.structs.replace(conversation, turns=_asked(conversation.turns, called, choice)), dialect
+    return msgspec.structs.replace(conversation, output_schema=call_schema(called)), GUIDED_DIALECT
+
+
+def call_schema(tools: tuple[Tool, ...]) -> str:
+    """The JSON Schema of one call of one of `tools`."""
+    definitions: dict[str, msgspec.Raw] = {}
+    calls = [_one_call(tool, definitions if len(tools) == 1 else None) for tool in tools]
+    whole = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return msgspec.json.encode({**whole, **definitions}).decode()
+
+
+def _one_call(tool: Tool, definitions: dict[str, msgspec.Raw] | None) -> dict[str, object]:
+    """`definitions` takes what the tool's schema refers to: a reference is read from the root of the whole schema."""
+    parameters: object = msgspec.Raw(tool.parameters.encode())
+    if '"$ref"' in tool.parameters:
+        if definitions is None:
+            parameters = {"type": "object"}
+        else:
+            members = msgspec.json.decode(tool.parameters, type=dict[str, msgspec.Raw])
+            definitions.update({name: members[name] for name in ("$defs", "definitions") if name in members})
+    return {
+        "type": "object",
+        "properties": {"name": {"const": tool.name}, "arguments": parameters},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _asked(turns: tuple[Turn, ...], tools: tuple[Tool, ...], choice: ToolChoice) -> tuple[Turn, ...]:
+    wanted = f"the tool {tools[0].name}" if choice.mode == "tool" and tools else "one of the tools"
+    words = Text(f"Answer with a call of {wanted} now, and with nothing else.")
+    place = next((number for number in reversed(range(len(turns))) if turns[number].role == "user"), None)
+    if place is None:
+        return (*turns, Turn("user", (words,)))
+    changed = msgspec.structs.replace(turns[place], parts=(*turns[place].parts, words))
+    return (*turns[:place], changed, *turns[place + 1 :])
