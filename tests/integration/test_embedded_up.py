@@ -5,6 +5,7 @@ The model is small and says what it wants: what is asserted is the protocol.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -21,9 +22,11 @@ from jsonschema import Draft202012Validator
 
 from qiao.core.anthropic.grammar import Checker
 from tests.integration.test_embedded_engine import SCHEMAS, TOOLS
+from tests.support.background import Background
 from tests.support.claude_code import ClaudeCode
 from tests.support.embedded import CACHE, children, is_alive, model_file, wait_until
 from tests.support.gateway import Gateway, process
+from tests.upstream.test_hub import REPOSITORY, FileServer, serving
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -215,6 +218,25 @@ def test_stopping_stops_everything(tmp_path: Path, ending: signal.Signals) -> No
         found.process.wait(20)
         assert not is_alive(engine)
         assert "Traceback" not in found.output
+
+
+def test_a_model_of_a_hub(tmp_path: Path) -> None:
+    content = model_file().read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    hub = FileServer(content=content, sha256=digest, listed_size=len(content), cut=40_000_000, cuts=1)
+    with Background() as background:
+        background.enter(serving(hub))
+        (tmp_path / "qiao.toml").write_text(f'[engine]\nhub = "{hub.url}"\n')
+        with process(["up", "--model", REPOSITORY, "--cache", str(tmp_path / "cache"), "--no-auth"], tmp_path) as found:
+            wait_until(lambda: "qiao is up" in found.output, 120, "the checks of qiao up")
+            assert "failed" not in found.output
+            assert f"Downloading {REPOSITORY}." in found.output
+            with anthropic.Anthropic(base_url=found.url, api_key="x", max_retries=0) as client:
+                names = [model.id for model in client.models.list()]
+                for name in (REPOSITORY, names[0], "claude-opus-5-5"):
+                    assert client.messages.create(model=name, max_tokens=3, messages=HELLO).content
+    assert hub.ranges[0] == ""
+    assert hub.ranges[1].startswith("bytes=")
 
 
 def test_a_model_file_that_is_none_is_said(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import msgspec
 
 from qiao.engines import requirements
 from qiao.engines.base import Endpoint, EngineEvent, OnEvent, State, ignore
+from qiao.engines.cores import usable_cores
 from qiao.engines.gguf import GgufFacts, copy_with_context, read_facts
 from qiao.engines.llamacpp_child import ChildSettings
 from qiao.engines.supervisor import Command, Policy, Supervisor
@@ -107,7 +108,7 @@ class EmbeddedEngine:
     async def start(self) -> Endpoint:
         """Returns when the model answers. Raises `StartError`, or `ConfigurationError` for an unusable model file."""
         requirements.check()
-        self._child = await asyncio.to_thread(self._prepare)
+        self._child = await asyncio.to_thread(self.prepare)
         self._watch = asyncio.create_task(self._tell_progress())
         try:
             address = await self._supervisor.start()
@@ -122,7 +123,8 @@ class EmbeddedEngine:
     async def stop(self) -> None:
         await self._supervisor.stop()
 
-    def _prepare(self) -> ChildSettings:
+    def prepare(self) -> ChildSettings:
+        """What the process will be told. Reads the model's head, and writes a stretched copy for YaRN."""
         settings = self._settings
         facts = read_facts(settings.model)
         context, original = _window(settings, facts)
@@ -134,7 +136,7 @@ class EmbeddedEngine:
             parent=os.getpid(),
             context=context,
             original_context=original,
-            prefill_threads=settings.prefill_threads or os.cpu_count() or 1,
+            prefill_threads=settings.prefill_threads or usable_cores(),
             decode_threads=settings.decode_threads,
             cache_mebibytes=settings.cache_mebibytes,
             flash_attention=settings.flash_attention,
