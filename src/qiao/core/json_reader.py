@@ -20,12 +20,16 @@ from typing import Literal, Protocol
 
 from qiao.core.json_lexemes import SCALAR, SPACES, WHITESPACE, Quotes, read_scalar, starts_with_any
 
-_PLAIN = {'"': re.compile(r'[^"\\\x00-\x1f]+'), "'": re.compile(r"""[^'"\\\x00-\x1f]+""")}
+# As much of a string as needs no thought: plain characters and plain escapes.
+_PLAIN = {
+    '"': re.compile(r'(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt])+'),
+    "'": re.compile(r"""(?:[^'"\\\x00-\x1f]+|\\["\\/bfnrt])+"""),
+}
 _LOW_SURROGATE = re.compile(r"\\u[dD][c-fC-F][0-9a-fA-F]{2}\Z")
 _HEX = frozenset("0123456789abcdefABCDEF")
 _LONGEST_SCALAR = 512
 
-Kind = Literal["object", "array", "string", "scalar"]
+Kind = Literal["object", "array", "string", "integer", "number", "boolean", "null"]
 
 _State = Literal[
     "key_or_end", "key", "in_key", "colon", "value", "value_or_end", "in_string", "scalar", "after_value",
@@ -347,7 +351,7 @@ class ObjectReader:
             if value is not None:
                 if value.repair:
                     self._note(value.repair)
-                self._begin("scalar")
+                self._begin(_scalar_kind(value.text))
                 self.out.append(value.text)
                 self._state = "after_value"
                 self._end()
@@ -439,3 +443,13 @@ class ObjectReader:
             self._outcome = "broken"
         elif repair not in self.repairs:
             self.repairs.append(repair)
+
+
+def _scalar_kind(text: str) -> Kind:
+    match text[0]:
+        case "t" | "f":
+            return "boolean"
+        case "n":
+            return "null"
+        case _:
+            return "integer" if text.lstrip("-").isdigit() else "number"

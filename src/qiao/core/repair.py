@@ -284,13 +284,9 @@ class Guide:
 def _fits(kind: Kind, shape: Shape | None) -> bool:
     if shape is None:
         return True
-    match kind:
-        case "string":
-            return shape.choices is None and shape.allows_type("string")
-        case "object" | "array":
-            return shape.allows_type(kind)
-        case _:
-            return False
+    if shape.choices is not None and kind not in ("object", "array"):
+        return False
+    return shape.allows_type(kind)
 
 
 # -- parameters written as text ---------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class Shape:
         if self.types is None and self.choices is not None:
             self.types = frozenset(name for value in self.choices for name in type_names(value))
         self._members: dict[str, Shape | None] = {}
+        self._items: dict[int, Shape | None] = {}
 
     @functools.cached_property
     def required(self) -> frozenset[str]:
@@ -76,14 +77,21 @@ class Shape:
         return self._members[key]
 
     def item(self, index: int) -> Shape | None:
-        found: list[object] = []
-        for node in self._arrays:
-            first = node.get("prefixItems")
-            if isinstance(first, list) and index < len(first):
-                found.append(first[index])
-            else:
-                found.append(node.get("items"))
-        return self._document.shape(found)
+        index = min(index, self._first_items)
+        if index not in self._items:
+            found: list[object] = []
+            for node in self._arrays:
+                first = node.get("prefixItems")
+                own = first[index : index + 1] if isinstance(first, list) else []
+                found.append(own[0] if own else node.get("items"))
+            self._items[index] = self._document.shape(found)
+        return self._items[index]
+
+    @functools.cached_property
+    def _first_items(self) -> int:
+        """How many items, from the first, have a schema of their own."""
+        lists = (node.get("prefixItems") for node in self._arrays)
+        return max((len(first) for first in lists if isinstance(first, list)), default=0)
 
     @functools.cached_property
     def _objects(self) -> list[dict[str, Any]]:
