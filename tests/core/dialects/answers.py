@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,7 +16,7 @@ from qiao.core.anthropic.grammar import Checker
 from qiao.core.anthropic.stream import Encoder
 from qiao.core.conversation import Tool
 from qiao.core.dialects import text_tools
-from qiao.core.events import Finished, TextAdded
+from qiao.core.events import Finished, TextAdded, ToolCallEnded
 from qiao.core.fold import Folder
 from qiao.core.sequence import Sequencer
 from qiao.core.stops import StopScanner
@@ -42,6 +42,20 @@ TOOLS: dict[str, tuple[Tool, ...]] = {
     "list": (tool("f", {"list": {"type": "array", "items": {"type": "integer"}}}),),
     "text": (tool("f", {"text": STRING}),),
     "shell": (tool("Bash", {"command": STRING}, required=["command"]),),
+    "typed": (
+        tool(
+            "typed",
+            {
+                "i": {"type": "integer"},
+                "b": {"type": "boolean"},
+                "l": {"type": "array"},
+                "o": {"type": "object"},
+                "s": STRING,
+                "u": {"anyOf": [STRING, {"type": "null"}]},
+                "w": {"type": ["integer", "string"]},
+            },
+        ),
+    ),
     "files": (
         tool("Write", {"path": STRING, "content": STRING}),
         tool("Bash", {"command": STRING}, required=["command"]),
@@ -50,7 +64,11 @@ TOOLS: dict[str, tuple[Tool, ...]] = {
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One golden case. `settings`: what stands in its second line."""
+    """One golden case. `settings`: what stands in its second line.
+
+    `"in_stream": "cut"`: bytes of a call have gone out before it turned out not to be one. The stream keeps the
+    unfinished block, as the real API does; the whole answer gives the text back.
+    """
 
     name: str
     settings: dict[str, Any]
@@ -62,10 +80,23 @@ class Case(msgspec.Struct, frozen=True):
         return () if self.settings.get("tool_choice") == "none" else TOOLS[self.settings["tools"]]
 
     @property
+    def dialect(self) -> str:
+        return str(self.settings.get("dialect", "hermes"))
+
+    @property
     def end(self) -> Finished:
         if self.settings.get("stopped"):
             return Finished("stop_sequence", self.settings["stop"])
         return Finished(self.settings.get("finish", "stop"))
+
+
+class Outcome(NamedTuple):
+    """`whole`: the answer as lines of a case; `streamed`: what its stream amounts to; `cut`: with unfinished input."""
+
+    whole: list[str]
+    streamed: list[str]
+    repairs: list[tuple[str, str]]
+    cut: bool
 
 
 def read_case(path: Path) -> Case:
@@ -85,33 +116,38 @@ def run(
     case: Case,
     pieces: Sequence[str],
     *,
-    dialect: str = "hermes",
+    dialect: str | None = None,
     stops: Sequence[str] = (),
     repair: bool = True,
-) -> tuple[list[str], list[str]]:
-    """The answer as a whole, and as its stream amounts to; both as the lines of a case."""
+) -> Outcome:
+    """What becomes of the answer."""
     stage = text_tools(
-        dialect, case.tools, reasoning="open" if case.settings.get("reasoning") == "open" else "tag", repair=repair
+        dialect or case.dialect,
+        case.tools,
+        reasoning="open" if case.settings.get("reasoning") == "open" else "tag",
+        repair=repair,
     )
     sequencer = Sequencer(
         id_prefix="toolu", one_call=bool(case.settings.get("one_call")), tools=case.tools, repair=repair
     )
     scanner = StopScanner(stops)
     folder, encoder, checker = Folder(), Encoder(FRAME), Checker(exact_usage=False)
-    is_over = False
+    is_over = was_cut = False
     for events in [*([TextAdded(piece)] for piece in pieces), [case.end]]:
         if is_over:
             break
         scanned = scanner.feed(events)
         is_over = scanner.matched is not None
         sequenced = sequencer.feed(stage.feed(scanned))
+        was_cut |= any(isinstance(event, ToolCallEnded) and not event.complete for event in sequenced)
         folder.feed(sequenced)
         checker.feed(encoder.encode(sequenced))
     checker.close()
     answer = folder.answer()
     assert answer.fault is None
     whole = json.loads(encode_whole(answer, FRAME), object_pairs_hook=ordered)
-    return lines(whole), lines(checker.message)
+    repairs = sorted([*stage.repairs, *sequencer.repairs])
+    return Outcome(lines(whole), lines(checker.message), repairs, was_cut)
 
 
 def ordered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

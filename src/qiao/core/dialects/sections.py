@@ -74,6 +74,9 @@ class SectionDialect(Dialect):
         if tag is None:
             if self._between.may_begin(rest) and not self.is_final:
                 return self.wait(rest)
+            if self.tags.section_close.startswith(rest):
+                self._put_aside(rest)
+                return ""
             return self._leave(rest)
         if tag == self.tags.section_open and self._raw:
             return self._leave(rest)
