@@ -88,7 +88,8 @@ def described() -> str:
         "# Configuration",
         "",
         "A flag wins over the environment, the environment over `qiao.toml` (in the working folder, or `--config FILE`),",
-        "the file over the default. `tests/test_docs.py` makes this page from the declarations in `src/qiao/config.py`.",
+        "the file over the default. `tests/test_docs.py` makes this page from the declarations in",
+        "`src/qiao/config.py`.",
     ]
     section = ""
     defaults = Config()
