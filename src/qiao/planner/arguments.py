@@ -77,12 +77,12 @@ def _arguments(request: Request, fit: Fit, served: str, tools: str | None, reaso
         words += ["--enable-auto-tool-choice", "--tool-call-parser", tools]
     if reasoning:
         words += ["--reasoning-parser", reasoning]
-    return vllm.known_only(words, request.goal.version)
+    return words
 
 
 def _environment(request: Request, fit: Fit) -> dict[str, str]:
     variables: dict[str, str] = {}
-    if total_bytes(fit.model) >= _SLOW_LOAD and request.goal.version >= (0, 16):
+    if total_bytes(fit.model) >= _SLOW_LOAD and request.goal.version >= vllm.READY_TIMEOUT_SINCE:
         variables["VLLM_ENGINE_READY_TIMEOUT_S"] = str(_LOAD_SECONDS)
     if fit.model.is_local:
         variables["HF_HUB_OFFLINE"] = "1"

@@ -41,7 +41,7 @@ def read_config(
 
 def read_fields(config: Config, repository: str, *, sources: tuple[str, ...] = ()) -> ModelFacts:
     """Facts from the fields of a config.json."""
-    text: Config = config.get("text_config") or config
+    text = _mapping(config, "text_config") or config
     for field, what in _UNKNOWN_KINDS.items():
         if text.get(field):
             raise ConfigurationError(
@@ -51,7 +51,9 @@ def read_fields(config: Config, repository: str, *, sources: tuple[str, ...] = (
     layers = _number(text, "num_hidden_layers", repository)
     kinds = _layer_kinds(text, layers)
     experts = _experts(text, repository, layers)
-    architectures = config.get("architectures") or ["unknown"]
+    if experts is not None and experts.layers < 0:
+        raise ConfigurationError(f"{repository}: config.json names more layers without experts than it has layers.")
+    architectures = _list(config, "architectures") or ["unknown"]
     return ModelFacts(
         repository=repository,
         architecture=str(architectures[0]),
@@ -66,29 +68,30 @@ def read_fields(config: Config, repository: str, *, sources: tuple[str, ...] = (
         dense_width=_optional(text, "intermediate_size"),
         tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         draft_layers=_optional(text, "mtp_num_hidden_layers") or _optional(text, "num_nextn_predict_layers"),
-        vision_parameters=_vision(config.get("vision_config")),
-        quantisation=quantisation(config.get("quantization_config"), repository),
+        vision_parameters=_vision(_mapping(config, "vision_config"), repository),
+        quantisation=quantisation(_mapping(config, "quantization_config"), repository),
         published_bytes=_optional(config, "published_bytes") or None,
         sources=sources,
     )
 
 
-def quantisation(config: Config | None, repository: str) -> Quantisation:
+def quantisation(config: Config, repository: str) -> Quantisation:
     """How the checkpoint is stored, from its `quantization_config`."""
     if not config:
         return PLAIN
     method = str(config.get("quant_method", "")).lower()
-    group = config.get("group_size", config.get("q_group_size"))
+    group = _optional(config, "group_size") or _optional(config, "q_group_size")
     match method:
         case "fp8":
-            block = config.get("weight_block_size")
-            return Quantisation(method="fp8", precision="fp8", block=tuple(block) if block else None, bits=8)
+            block = _list(config, "weight_block_size")
+            shape = (int(block[0]), int(block[1])) if len(block) == 2 and all(map(_is_count, block)) else None
+            return Quantisation(method="fp8", precision="fp8", block=shape, bits=8)
         case "awq" | "gptq" | "auto-round" | "awq_marlin" | "gptq_marlin":
-            bits = int(config.get("bits", config.get("w_bit", 4)))
+            bits = _optional(config, "bits") or _optional(config, "w_bit") or 4
             return Quantisation(
                 method=method.split("_")[0],
                 precision="int4" if bits <= 4 else "int8",
-                group=int(group) if group and int(group) > 0 else None,
+                group=group if group > 0 else None,
                 bits=bits,
             )
         case "mxfp4":
@@ -104,23 +107,23 @@ def quantisation(config: Config | None, repository: str) -> Quantisation:
 
 def _grouped(config: Config, method: str, repository: str) -> Quantisation:
     """The formats that describe their weights in groups; the one that most bytes are stored in counts."""
-    groups: Config = config.get("config_groups") or {}
-    weights = [each.get("weights") or {} for each in groups.values()]
-    best = min(weights, key=lambda each: int(each.get("num_bits") or 16), default={})
+    groups = _mapping(config, "config_groups")
+    weights = [_mapping(_mapping(groups, name), "weights") for name in groups]
+    best = min(weights, key=lambda each: _optional(each, "num_bits") or 16, default={})
     algorithm = str(config.get("quant_algo", "")).upper()
-    bits = int(best.get("num_bits") or (4 if "FP4" in algorithm else 8 if "FP8" in algorithm else 0))
+    bits = _optional(best, "num_bits") or (4 if "FP4" in algorithm else 8 if "FP8" in algorithm else 0)
     is_float = best.get("type", "float") == "float"
-    group = best.get("group_size") or (16 if "FP4" in algorithm else None)
+    group = _optional(best, "group_size") or (16 if "FP4" in algorithm else 0)
     if bits not in (4, 8):
         raise ConfigurationError(f"{repository}: {method} does not say how many bits its weights have.")
-    block = best.get("block_structure")
+    block = _list(best, "block_structure")
     match bits, is_float:
         case 4, True:
-            return Quantisation(method=method, precision="fp4", group=int(group or 16), bits=4)
+            return Quantisation(method=method, precision="fp4", group=group or 16, bits=4)
         case 4, False:
-            return Quantisation(method=method, precision="int4", group=int(group) if group else None, bits=4)
+            return Quantisation(method=method, precision="int4", group=group or None, bits=4)
         case 8, True:
-            shape = (int(block[0]), int(block[1])) if isinstance(block, list) else None
+            shape = (int(block[0]), int(block[1])) if len(block) == 2 and all(map(_is_count, block)) else None
             return Quantisation(method=method, precision="fp8", block=shape, bits=8)
         case _:
             return Quantisation(method=method, precision="int8", bits=8)
@@ -129,16 +132,16 @@ def _grouped(config: Config, method: str, repository: str) -> Quantisation:
 def _layer_kinds(text: Config, layers: int) -> dict[str, int]:
     """How many layers of each kind of attention."""
     kinds = {"full_attention": 0, "linear_attention": 0, "sliding_attention": 0}
-    listed = text.get("layer_types")
+    listed = _list(text, "layer_types")
     if listed:
         for kind in listed:
             if kind not in kinds:
                 raise ConfigurationError(f"The planner has no formula for layers of the kind {kind}.")
             kinds[kind] += 1
         return kinds
-    interval = text.get("full_attention_interval")
-    if interval and text.get("linear_num_value_heads"):
-        kinds["full_attention"] = layers // int(interval)
+    interval = _optional(text, "full_attention_interval")
+    if interval > 0 and text.get("linear_num_value_heads"):
+        kinds["full_attention"] = layers // interval
         kinds["linear_attention"] = layers - kinds["full_attention"]
         return kinds
     if text.get("model_type") == "gpt_oss":
@@ -198,7 +201,7 @@ def _experts(text: Config, repository: str, layers: int) -> Experts | None:
     )
     if not count:
         return None
-    dense = _optional(text, "first_k_dense_replace") + len(text.get("mlp_only_layers") or ())
+    dense = _optional(text, "first_k_dense_replace") + len(_list(text, "mlp_only_layers"))
     width = _optional(text, "moe_intermediate_size") or _number(text, "intermediate_size", repository)
     shared = _optional(text, "shared_expert_intermediate_size")
     return Experts(
@@ -212,21 +215,25 @@ def _experts(text: Config, repository: str, layers: int) -> Experts | None:
     )
 
 
-def _vision(config: Config | None) -> int:
+def _vision(config: Config, repository: str) -> int:
     """Numbers of the vision part of the Qwen3-VL and Qwen3.5 lines; 0 for a model that cannot see."""
-    if not config or "depth" not in config:
+    if "depth" not in config:
         return 0
-    width, inner = int(config["hidden_size"]), int(config["intermediate_size"])
-    out, merged = int(config["out_hidden_size"]), int(config["hidden_size"]) * int(config["spatial_merge_size"]) ** 2
+
+    def number(field: str) -> int:
+        return _number(config, field, f"{repository} (vision_config)")
+
+    width, inner, out = number("hidden_size"), number("intermediate_size"), number("out_hidden_size")
+    merged = width * number("spatial_merge_size") ** 2
     block = 4 * width * width + 4 * width + 2 * width * inner + inner + width + 4 * width
-    patch = int(config["in_channels"]) * int(config["temporal_patch_size"]) * int(config["patch_size"]) ** 2
+    patch = number("in_channels") * number("temporal_patch_size") * number("patch_size") ** 2
     merger = merged * merged + merged + merged * out + out
-    deep = len(config.get("deepstack_visual_indexes") or ())
+    deep = len(_list(config, "deepstack_visual_indexes"))
     return (
-        int(config["depth"]) * block
+        number("depth") * block
         + patch * width
         + width
-        + int(config["num_position_embeddings"]) * width
+        + number("num_position_embeddings") * width
         + merger
         + 2 * width
         + deep * (merger + 2 * merged)
@@ -241,8 +248,21 @@ def _decoded(data: bytes, place: str) -> Config:
 
 
 def _total_size(index: Config) -> int | None:
-    total = (index.get("metadata") or {}).get("total_size")
-    return int(total) if isinstance(total, int | float) and total > 0 else None
+    return _optional(_mapping(index, "metadata"), "total_size") or None
+
+
+def _mapping(config: Config, field: str) -> Config:
+    value = config.get(field)
+    return value if isinstance(value, dict) else {}
+
+
+def _list(config: Config, field: str) -> list[Any]:
+    value = config.get(field)
+    return value if isinstance(value, list) else []
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _number(config: Config, field: str, repository: str) -> int:
@@ -257,4 +277,4 @@ def _number(config: Config, field: str, repository: str) -> int:
 
 def _optional(config: Config, field: str) -> int:
     value = config.get(field)
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else 0

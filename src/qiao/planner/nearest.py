@@ -11,6 +11,7 @@ from qiao.planner.gpu_table import by_driver_name
 from qiao.planner.machine import GIB, Machine
 from qiao.planner.plan import Nearest, Plan
 from qiao.planner.request import Request
+from qiao.planner.vllm import NEWEST, version_text
 from qiao.planner.weights import parameters
 
 _MOST = 4
@@ -44,14 +45,25 @@ def _smaller_wishes(request: Request, fitting: Callable[[Request], Plan | None])
                 text=f"a window of {plan.window:,} tokens on the same machine{_users(goal.users)}",
                 command=_command(request, window=plan.window),
             )
-    if goal.users > 1:
-        alone = fitting(_with(request, users=1))
-        if alone is not None:
-            users = int(alone.concurrency * alone.replicas)
-            yield Nearest(
-                text=f"{users} user{'s' if users > 1 else ''} at once with {alone.window:,} tokens each",
-                command=_command(request, users=users, window=alone.window),
-            )
+    users = _most_users(request, fitting)
+    if users:
+        window = f" with {goal.window:,} tokens each" if goal.window else ""
+        yield Nearest(
+            text=f"{users} user{'s' if users > 1 else ''} at once{window}",
+            command=_command(request, users=users, window=goal.window),
+        )
+
+
+def _most_users(request: Request, fitting: Callable[[Request], Plan | None]) -> int:
+    """How many users fewer than asked for fit, at the same window; 0 where not even one."""
+    low, high = 0, request.goal.users - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fitting(_with(request, window=request.goal.window, users=middle)) is not None:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _more_gpus(request: Request, fitting: Callable[[Request], Plan | None]) -> Iterator[Nearest]:
@@ -65,7 +77,7 @@ def _more_gpus(request: Request, fitting: Callable[[Request], Plan | None]) -> I
         if plan is not None:
             yield Nearest(
                 text=f"{count} such GPUs in one computer ({plan.model.name}, {plan.window:,} tokens)",
-                command=f"qiao plan --gpus {count}x{_gpu(request)} --model {request.wanted}",
+                command=_command(request, machine=f"--gpus {count}x{_gpu(request)}", window=request.goal.window),
             )
             return
     for count in (2, 3, 4):
@@ -75,7 +87,11 @@ def _more_gpus(request: Request, fitting: Callable[[Request], Plan | None]) -> I
         if plan is not None:
             yield Nearest(
                 text=f"{count} such computers ({plan.model.name}, {plan.window:,} tokens)",
-                command=f"qiao plan --nodes {count}x{len(node.gpus)}x{_gpu(request)} --model {request.wanted}",
+                command=_command(
+                    request,
+                    machine=f"--nodes {count}x{len(node.gpus)}x{_gpu(request)}",
+                    window=request.goal.window,
+                ),
             )
             return
 
@@ -137,7 +153,10 @@ def shorter(request: Request, window: int) -> tuple[Nearest, ...]:
         and abs(family.parameters - parameters(request.models[0])) < parameters(request.models[0]) / 10
     ]
     found += [
-        Nearest(text=f"{name}, of the same size with a longer window", command=f"qiao plan --model {name}")
+        Nearest(
+            text=f"{name}, of the same size with a longer window",
+            command=_command(msgspec.structs.replace(request, wanted=name)),
+        )
         for name in longer[:2]
     ]
     return tuple(found)
@@ -161,17 +180,26 @@ def _with(request: Request, *, window: int | None = None, users: int | None = No
     return msgspec.structs.replace(request, goal=goal)
 
 
-def _command(request: Request, *, window: int | None = None, users: int | None = None) -> str:
+def _command(
+    request: Request, *, machine: str | None = None, window: int | None = None, users: int | None = None
+) -> str:
+    """`qiao plan` with the same options but for those given here."""
     words = ["qiao plan"]
     given = request.machine.given
-    if given:
-        words += ["--nodes" if len(request.machine.nodes) > 1 else "--gpus", given]
-    words += ["--model", request.wanted]
+    if machine is not None:
+        words.append(machine)
+    elif given is not None:
+        words.append(f"{'--nodes' if len(request.machine.nodes) > 1 else '--gpus'} {given}")
+    words.append(f"--model {request.wanted}")
     if window:
-        words += ["--window", str(window)]
+        words.append(f"--window {window}")
     count = users or request.goal.users
     if count > 1:
-        words += ["--users", str(count)]
+        words.append(f"--users {count}")
+    if request.goal.preference != "balanced":
+        words.append(f"--{request.goal.preference}")
+    if request.goal.version != NEWEST:
+        words.append(f"--vllm {version_text(request.goal.version)}")
     return " ".join(words)
 
 

@@ -1,7 +1,8 @@
-"""vLLM's flags as data, by version, and what a plan's decisions are called in them. Pure.
+"""What differs between versions of vLLM, as data, and what a plan's decisions are called there. Pure.
 
-The lists of flags that the real parsers of several versions take are kept in tests/golden/plans/flags; a test holds
-every plan's flags against them.
+Every flag that a plan uses is in all versions from OLDEST on: the lists of flags that the real parsers of six versions
+take are kept in tests/golden/plans/flags, and a test holds the plans against them. What is not in all of them is below,
+with the version.
 """
 
 from __future__ import annotations
@@ -17,32 +18,11 @@ from qiao.profiles import Profile
 Version = tuple[int, ...]
 
 NEWEST: Version = (0, 33, 0)
-OLDEST: Version = (0, 11, 0)
+OLDEST: Version = (0, 11, 2)
 
+# The variable is read since then (envs.py of 0.16.0; 0.11.2 has it not).
+READY_TIMEOUT_SINCE: Version = (0, 16)
 
-class Flag(msgspec.Struct, frozen=True, kw_only=True):
-    """A flag that only some versions have. `since` is included, `until` is not."""
-
-    name: str
-    since: Version = OLDEST
-    until: Version | None = None
-    source: str = ""
-
-    def is_in(self, version: Version) -> bool:
-        """Whether this version knows it."""
-        return self.since <= version and (self.until is None or version < self.until)
-
-
-# What is not listed is in every version from OLDEST on.
-FLAGS: dict[str, Flag] = {
-    each.name: each
-    for each in (
-        Flag(name="--mamba-cache-mode", since=(0, 16), source="engine/arg_utils.py of 0.16.0; 0.11.2 has it not"),
-        Flag(name="--default-chat-template-kwargs", since=(0, 16), source="0.16.0; 0.11.2 has it not"),
-        Flag(name="--language-model-only", since=(0, 17), source="0.24.0; 0.16.0 has it not; recipes ask for 0.17"),
-        Flag(name="--nnodes", since=(0, 11, 2), source="engine/arg_utils.py of 0.11.2"),
-    )
-}
 
 # Dialect of a profile to the name of vLLM's parser for it.
 TOOL_PARSERS: dict[str, str] = {
@@ -82,7 +62,7 @@ def parse_version(text: str) -> Version:
     if found is None:
         raise ConfigurationError(f"{text} is not a version of vLLM.", hint="Write it like 0.32.")
     version = tuple(int(part) for part in found.groups(default="0"))
-    if version < OLDEST:
+    if version < OLDEST[:2]:
         raise ConfigurationError(
             f"vLLM {text} is older than {version_text(OLDEST)}, the oldest whose flags are known.",
             hint="Install a newer one: pip install -U vllm",
@@ -133,16 +113,3 @@ def batch_tokens(gpu: Gpu) -> int:
     if memory >= 70 * GIB and "a100" not in gpu.name.lower():
         return 8_192
     return 2_048
-
-
-def known_only(arguments: list[str], version: Version) -> list[str]:
-    """`arguments` without the flags, and their values, that `version` has not."""
-    kept: list[str] = []
-    is_dropped = False
-    for word in arguments:
-        if word.startswith("--"):
-            flag = FLAGS.get(word)
-            is_dropped = flag is not None and not flag.is_in(version)
-        if not is_dropped:
-            kept.append(word)
-    return kept

@@ -146,7 +146,10 @@ def _divisor(model: ModelFacts, part: Part, division: Division) -> float:
         case "key_value":
             return min(division.tensor, model.attention.key_value_heads)
         case "expert":
-            return division.expert if division.expert > 1 else division.tensor * division.data
+            if division.expert == 1 or model.experts is None:
+                return division.tensor * division.data
+            # An odd number of GPUs gets whole experts unevenly; the fullest decides.
+            return model.experts.count / -(-model.experts.count // division.expert)
 
 
 def _edges(model: ModelFacts) -> Iterator[Part]:

@@ -1,0 +1,261 @@
+"""Model figures from the files that models come with."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qiao.errors import ConfigurationError
+from qiao.hardware import model_files
+from qiao.planner.choose import plan
+from qiao.planner.config_reader import read_config
+from qiao.planner.gguf import HeaderCutError, read_gguf
+from qiao.planner.plan import Plan, Refusal
+from qiao.planner.request import Request
+from qiao.planner.weights import summed_bytes
+from tests.planner.cases import made, request
+
+# The published file of Qwen3-235B-A22B-FP8, without what nothing reads.
+CONFIG: dict[str, Any] = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "max_position_embeddings": 40960,
+    "mlp_only_layers": [],
+    "model_type": "qwen3_moe",
+    "moe_intermediate_size": 1536,
+    "num_attention_heads": 64,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 94,
+    "num_key_value_heads": 4,
+    "rope_scaling": None,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 151936,
+    "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"},
+}
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps({**CONFIG, **fields}).encode()
+
+
+def test_a_config_gives_what_the_catalogue_has() -> None:
+    facts = read_config(changed(), "here")
+    theirs = request(gpus="1xH100", model="Qwen/Qwen3-235B-A22B-FP8").models[0]
+    assert summed_bytes(facts) == summed_bytes(theirs)
+    assert facts.quantisation == theirs.quantisation
+    assert facts.attention == theirs.attention
+    assert facts.experts == theirs.experts
+
+
+def test_the_index_is_truer_than_the_sum() -> None:
+    facts = read_config(changed(), "here", index=b'{"metadata": {"total_size": 236000000000}, "weight_map": {}}')
+    assert facts.published_bytes == 236_000_000_000
+    assert read_config(changed(), "here", index=b'{"metadata": {}}').published_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "precision", "bits"),
+    [
+        (None, "bf16", 16),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8", 8),
+        ({"quant_method": "fp8"}, "fp8", 8),
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, "int4", 4),
+        ({"quant_method": "gptq", "bits": 8, "group_size": 128}, "int8", 8),
+        ({"quant_method": "gptq", "bits": 4, "group_size": -1}, "int4", 4),
+        ({"quant_method": "mxfp4"}, "fp4", 4),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "fp4", 4),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "fp8", 8),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int", "group_size": 128}}},
+            },
+            "int4",
+            4,
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}}},
+            },
+            "fp8",
+            8,
+        ),
+    ],
+)
+def test_stored_forms(stored: dict[str, Any] | None, precision: str, bits: int) -> None:
+    facts = read_config(changed(quantization_config=stored), "here")
+    assert (facts.quantisation.precision, facts.quantisation.bits) == (precision, bits)
+    assert facts.quantisation.name
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"num_hidden_layers": None}, "num_hidden_layers"),
+        ({"hidden_size": "4096"}, "hidden_size"),
+        ({"vocab_size": 0}, "vocab_size"),
+        ({"index_topk": 2048}, "sparse attention"),
+        ({"ssm_state_size": 128}, "Mamba"),
+        ({"layer_types": ["full_attention", "moebius"]}, "moebius"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "bitsandbytes"),
+        ({"quantization_config": {"quant_method": "modelopt"}}, "bits"),
+    ],
+)
+def test_what_cannot_be_summed_is_refused_by_name(fields: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigurationError, match=word):
+        read_config(changed(**fields), "here")
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"nothing", b"{", b"\xff\xfe", b"null", b"3"])
+def test_what_is_no_config(data: bytes) -> None:
+    with pytest.raises(ConfigurationError):
+        read_config(data, "here")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**40) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(CONFIG)), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(CONFIG)), _JSON, max_size=4))
+def test_garbage_in_a_config_is_an_error_of_ours(fields: dict[str, Any]) -> None:
+    try:
+        facts = read_config(changed(**fields), "here")
+    except ConfigurationError:
+        return
+    assert summed_bytes(facts) > 0
+
+
+# GGUF
+
+
+def gguf(pairs: dict[str, tuple[int, Any]]) -> bytes:
+    """A header with these keys; values as (type, value)."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    def one(kind: int, value: Any) -> bytes:
+        if kind == 8:
+            return text(value)
+        if kind == 9:
+            return struct.pack("<IQ", 8, len(value)) + b"".join(map(text, value))
+        return struct.pack("<" + {4: "I", 6: "f", 10: "Q"}[kind], value)
+
+    body = b"".join(text(key) + struct.pack("<I", kind) + one(kind, value) for key, (kind, value) in pairs.items())
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body
+
+
+HEADER = {
+    "general.architecture": (8, "qwen3moe"),
+    "qwen3moe.block_count": (4, 48),
+    "qwen3moe.context_length": (4, 262144),
+    "qwen3moe.embedding_length": (4, 2048),
+    "qwen3moe.attention.head_count": (4, 32),
+    "qwen3moe.attention.head_count_kv": (4, 4),
+    "qwen3moe.attention.key_length": (4, 128),
+    "qwen3moe.expert_count": (4, 128),
+    "qwen3moe.expert_used_count": (4, 8),
+    "qwen3moe.expert_feed_forward_length": (4, 768),
+    "qwen3moe.rope.freq_base": (6, 1e7),
+    "tokenizer.ggml.tokens": (9, ["a", "b", "c"] * 400),
+}
+
+
+def test_a_gguf_header() -> None:
+    facts = read_gguf(gguf(HEADER), 18_000_000_000, "model.gguf")
+    assert (facts.layers, facts.window, facts.vocabulary) == (48, 262144, 1200)
+    assert facts.attention.key_value_heads == 4
+    assert facts.experts is not None
+    assert facts.experts.count == 128
+    assert facts.published_bytes == 18_000_000_000
+
+
+def test_a_header_that_is_cut_asks_for_more() -> None:
+    whole = gguf(HEADER)
+    for end in (10, 30, 100, len(whole) - 1):
+        with pytest.raises(HeaderCutError):
+            read_gguf(whole[:end], 1, "model.gguf")
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_no_gguf(data: bytes) -> None:
+    for start in (b"", b"GGUF\x03\x00\x00\x00"):
+        with pytest.raises((ConfigurationError, HeaderCutError)):
+            read_gguf(start + data, 1, "model.gguf")
+
+
+# Files
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(changed(max_position_embeddings=262144))
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"\0" * 1000)
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"\0" * 500)
+    facts = model_files.read(str(tmp_path))
+    assert facts.published_bytes == 1500
+    assert facts.is_local
+    (tmp_path / "model.safetensors.index.json").write_text('{"metadata": {"total_size": 236416915456}}')
+    facts = model_files.read(str(tmp_path))
+    assert facts.published_bytes == 236416915456
+    theirs = request(gpus="4xH20-96G")
+    outcome = made_with(theirs, facts)
+    assert isinstance(outcome, Plan)
+    assert outcome.arguments[0] == str(tmp_path.resolve())
+    assert outcome.environment["HF_HUB_OFFLINE"] == "1"
+
+
+def made_with(asked: Request, facts: Any) -> Any:
+    return plan(Request(machine=asked.machine, models=(facts,), goal=asked.goal, wanted=facts.repository))
+
+
+def test_a_gguf_file_is_for_the_other_engine(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf(HEADER) + b"\0" * 100)
+    facts = model_files.read(str(path))
+    outcome = made_with(request(gpus="1xH100"), facts)
+    assert isinstance(outcome, Refusal)
+    assert any("qiao up --gguf" in near.command for near in outcome.nearest)
+
+
+def test_a_long_gguf_header_is_read_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_files, "_FIRST_READ", 64)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf(HEADER) + b"\0" * 10_000)
+    assert model_files.read(str(path)).layers == 48
+
+
+@pytest.mark.parametrize("make", ["nothing", "empty folder", "cut"])
+def test_what_is_no_model(tmp_path: Path, make: str) -> None:
+    path = tmp_path / "model.gguf"
+    match make:
+        case "cut":
+            path.write_bytes(gguf(HEADER)[:50])
+        case "empty folder":
+            path = tmp_path / "folder"
+            path.mkdir()
+    with pytest.raises(ConfigurationError) as caught:
+        model_files.read(str(path))
+    assert caught.value.hint
+
+
+def test_names_and_paths_are_told_apart(tmp_path: Path) -> None:
+    assert model_files.is_local(str(tmp_path))
+    assert model_files.is_local("./not-there")
+    assert not model_files.is_local("Qwen/Qwen3-8B")
+    assert not model_files.is_local("qwen3-235b")
+    assert isinstance(made(gpus="1xH100", model="qwen3-8b"), Plan)
