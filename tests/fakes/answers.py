@@ -230,6 +230,7 @@ def _as_asked(parts: tuple[Part, ...], request: Request) -> tuple[Part, ...]:
     body, behaviour = request.body, request.behaviour
     parsed = behaviour.tool_parser and body.get("tools") and body.get("tool_choice") != "none"
     template = body.get("chat_template_kwargs") or {}
+    opening = "" if behaviour.opens_reasoning else "<think>\n"
     thinks = template.get("enable_thinking", body.get("reasoning_effort") != "none")
     written: list[Part] = []
     called = False
@@ -241,7 +242,7 @@ def _as_asked(parts: tuple[Part, ...], request: Request) -> tuple[Part, ...]:
             written.append(part if parsed else Say(raw_call(part.name, part.arguments)))
         elif isinstance(part, Think):
             if thinks:
-                written.append(part if behaviour.reasoning_parser else Say(f"<think>\n{part.text}\n</think>\n\n"))
+                written.append(part if behaviour.reasoning_parser else Say(f"{opening}{part.text}\n</think>\n\n"))
         else:
             written.append(part)
     return tuple(written)

@@ -13,6 +13,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     * `max_model_len`: tokens of the context window.
     * `tool_parser`: without one, tools are refused unless `tool_choice` is "none", and calls come as text.
     * `reasoning_parser`: without one, reasoning comes as `<think>` text.
+    * `opens_reasoning`: its template writes `<think>` itself.
     * `system_anywhere`: False is a chat template that refuses system messages after the first.
     * `multimodal`: takes images.
     * `server`: "ray" wraps errors as Ray Serve LLM does and lacks some routes.
@@ -22,6 +23,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     max_model_len: int = 40960
     tool_parser: bool = True
     reasoning_parser: bool = True
+    opens_reasoning: bool = False
     system_anywhere: bool = True
     multimodal: bool = False
     server: Literal["vllm", "ray"] = "vllm"

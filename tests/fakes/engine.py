@@ -37,7 +37,7 @@ from tests.fakes.answers import (
     whole,
 )
 from tests.fakes.behaviour import MODELS, Behaviour
-from tests.fakes.prompt import PrefixCache, count, render
+from tests.fakes.prompt import PrefixCache, count, render, tokens
 from tests.fakes.script import Break, Pause, Step, find, marker
 
 LARGEST_BODY = 64 * 2**20
@@ -97,8 +97,12 @@ class FakeEngine:
 
     @property
     def chats(self) -> list[Recorded]:
-        """The requests for an answer, in order."""
-        return [request for request in self.requests if request.path == "/v1/chat/completions"]
+        """The requests for an answer, in order, without the gateway's own look at the engine."""
+        return [
+            request
+            for request in self.requests
+            if request.path == "/v1/chat/completions" and "qiao-probe" not in request.headers.values()
+        ]
 
     def wait_until(self, done: Callable[[Recorded], bool], limit: float = 5.0) -> Recorded:
         """The last request for an answer, as soon as `done` holds for it. For tests outside the engine's own loop."""
@@ -297,12 +301,14 @@ class FakeEngine:
             validation.check_shape(body)
             validation.check_conversation({**body, "tool_choice": "none"}, name, behaviour)
             text = render(body["messages"], body.get("tools"), opening=body.get("add_generation_prompt", True))
+        if behaviour.opens_reasoning:
+            text += "<think>\n"
         number = count(text)
         answer = {
             "count": number,
             "max_model_len": behaviour.max_model_len,
             "tokens": [0] * number,
-            "token_strs": None,
+            "token_strs": tokens(text) if body.get("return_token_strs") else None,
         }
         return _json(200, answer)
 

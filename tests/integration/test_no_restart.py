@@ -301,3 +301,45 @@ def test_claude_code_works_through_it(bare: Stage, tmp_path: Path) -> None:
     assert len(chats) == 5
     for earlier, later in itertools.pairwise(chats):
         assert later.prompt.startswith(earlier.prompt)
+
+
+def tools_of(stage: Stage) -> dict[str, Any]:
+    found: dict[str, Any] = ask(stage.url, "GET", "/readyz").json["tools"]
+    return found
+
+
+def test_readyz_says_who_reads_calls_and_why(bare: Stage, stage: Stage) -> None:
+    found = tools_of(bare)
+    assert (found["read_by"], found["dialect"], found["engine_parser"]) == ("qiao", "hermes", False)
+    assert "--tool-call-parser" in found["why"]
+    assert found["tools_rendered"] is True
+    assert found["reasoning_field"] == "reasoning"
+    found = tools_of(stage)
+    assert (found["read_by"], found["dialect"], found["engine_parser"]) == ("engine", None, True)
+    assert found["why"] is None
+
+
+def test_the_first_user_waits_for_no_healing(stages: Stages) -> None:
+    stage = stages(MODEL, apart="probed")
+    assert tools_of(stage)["engine_parser"] is False
+    reply = post(stage, asked(step(call("get_weather", city="Paris"))))
+    assert essence(reply.json) == [PARIS]
+    assert [chat.status for chat in stage.engine.chats] == [200]
+
+
+def test_reasoning_that_the_template_opened(stages: Stages) -> None:
+    """The model writes only the closing tag; who asks for no thinking gets a template without the opening one."""
+    opening = Behaviour(tool_parser=False, reasoning_parser=False, opens_reasoning=True)
+    stage = stages("opening", behaviour=opening)
+    found = tools_of(stage)
+    assert found["reasoning_opened_by_template"] is True
+    assert found["reasoning_split_by_engine"] is False
+    said = step(Think("Let me see."), "I look.", call("get_weather", city="Paris"))
+    message = both(stage, {**asked(said), "model": "opening"})
+    assert essence(message) == [
+        {"type": "thinking", "thinking": "Let me see."},
+        {"type": "text", "text": "I look."},
+        PARIS,
+    ]
+    message = both(stage, {**asked(said), "model": "opening", "thinking": {"type": "disabled"}})
+    assert essence(message) == [{"type": "text", "text": "I look."}, PARIS]

@@ -22,6 +22,10 @@ from qiao.policies.prepare import Prepared, Switches, prepare
 from qiao.policies.quirks import Quirks
 from qiao.profiles import Profile, find
 from qiao.upstream.base import Preparation, Served, Upstream, UpstreamFacts
+from qiao.upstream.probe import Findings
+
+# Seconds between looks at an upstream that has not answered yet.
+_PATIENCE = 5.0
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -63,7 +67,10 @@ class Context(msgspec.Struct):
 
 
 class Gateway:
-    """The parts put together. `accepts(headers)` says whether the request shows a valid key."""
+    """The parts put together. `accepts(headers)` says whether the request shows a valid key.
+
+    `probe`: looks at what the upstream does not tell; None: there is nothing to find.
+    """
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class Gateway:
         observe: Callable[[RequestRecord], None],
         main_plain_id: str | None = None,
         switches: Switches = Switches(),  # noqa: B008 - frozen
+        probe: Callable[[], Awaitable[Findings | None]] | None = None,
     ) -> None:
         self.upstream = upstream
         self.names = names
@@ -84,18 +92,27 @@ class Gateway:
         self.metrics = metrics
         self.observe = observe
         self.switches = switches
+        self._probe = probe
         self.main_plain_ids = (main_plain_id,) if main_plain_id else ()
         self._known_names: tuple[UpstreamFacts, Names] | None = None
         self._pdf = PdfReader()
 
     async def warm_up(self) -> None:
-        """Ask the upstream once. That it does not answer yet is no failure: the first request will say so."""
-        try:
-            await self.upstream.facts()
-        except Fault:
-            self.metrics.upstream_up(False)
-        else:
-            self.metrics.upstream_up(True)
+        """Ask the upstream until it answers. That it does not yet is no failure: a request will say so."""
+        while True:
+            try:
+                await self.upstream.facts()
+                self.metrics.upstream_up(True)
+                await self.findings()
+            except Fault:
+                self.metrics.upstream_up(False)
+                await asyncio.sleep(_PATIENCE)
+            else:
+                return
+
+    async def findings(self) -> Findings | None:
+        """What a probe of the upstream found, asked once; None where there is nothing to find. Raises `Fault`."""
+        return None if self._probe is None else await self._probe()
 
     async def served(self, requested: str, *, is_subagent: bool = False) -> tuple[Served, Profile]:
         """The model behind a requested name. Raises `Fault` (not_found) for a name that means nothing here."""

@@ -11,6 +11,9 @@ from qiao.app.gateway import Context, Gateway
 from qiao.core.fault import Fault
 from qiao.core.json_text import encode_json
 from qiao.observability.metrics import CONTENT_TYPE
+from qiao.policies import text_mode
+from qiao.upstream.base import UpstreamFacts
+from qiao.upstream.probe import Findings
 
 
 async def hello(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
@@ -36,9 +39,37 @@ async def readyz(request: web.BaseRequest, gateway: Gateway, context: Context) -
         "flavor": facts.flavor,
         "version": facts.version,
         "models": models,
+        "tools": await _tools(gateway, facts),
         "quirks": list(gateway.upstream.quirks.names()),
     }
     return _json(found)
+
+
+async def _tools(gateway: Gateway, facts: UpstreamFacts) -> dict[str, Any]:
+    """Who reads tool calls and reasoning, and why."""
+    try:
+        found = await gateway.findings() or Findings()
+    except Fault as fault:
+        found = Findings(reason=fault.message)
+    parser = gateway.switches.tool_parser
+    served = next(iter(facts.models), None)
+    dialect: str | None = None
+    if parser not in (text_mode.AUTO, text_mode.ENGINE):
+        dialect = parser
+    elif parser == text_mode.AUTO and gateway.upstream.quirks.no_tool_parser and served is not None:
+        dialect = text_mode.dialect_of(gateway.profile(served))
+    return {
+        "tool_parser": parser,
+        "read_by": "engine" if dialect is None else "qiao",
+        "dialect": dialect,
+        "engine_parser": found.tool_parser,
+        "why": found.reason or None,
+        "tools_rendered": found.renders_tools,
+        "reasoning_field": found.reasoning_field,
+        "reasoning_split_by_engine": found.splits_reasoning,
+        "reasoning_opened_by_template": found.opens_reasoning,
+        "repair": gateway.switches.repair,
+    }
 
 
 async def metrics(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:

@@ -80,6 +80,7 @@ def build_gateway(config: Config, upstream: Upstream, observers: Observers) -> G
         metrics=observers.metrics,
         observe=observers,
         switches=_switches(config),
+        probe=upstream.probe if isinstance(upstream, OpenAIUpstream) else None,
     )
 
 

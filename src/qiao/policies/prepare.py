@@ -144,7 +144,7 @@ def _reading(
         tools=declared,
         repair=switches.repair,
         dialect=dialect,
-        reasoning=text_mode.reads_reasoning(settled, profile),
+        reasoning=text_mode.reads_reasoning(settled, profile, quirks),
     )
 
 

@@ -45,15 +45,20 @@ def choose_dialect(conversation: Conversation, profile: Profile, quirks: Quirks,
     return dialect_of(profile) if quirks.no_tool_parser else None
 
 
-def reads_reasoning(conversation: Conversation, profile: Profile) -> Literal["tag", "open"] | None:
+def reads_reasoning(conversation: Conversation, profile: Profile, quirks: Quirks) -> Literal["tag", "open"] | None:
     """How reasoning may stand in the text where the engine does not split it; see `dialects.text_tools`."""
     if profile.reasoning == "none":
         return None
     if profile.dialect in _WITHOUT_TAGS:
         return None
     # A grammar begins with the answer's first token, and a prefilled answer has begun already.
-    begins_open = profile.reasoning == "always" and conversation.output_schema is None and not conversation.is_prefill
-    return "open" if begins_open else "tag"
+    if conversation.output_schema is not None or conversation.is_prefill:
+        return "tag"
+    thinks = conversation.thinking.mode == "on" or (
+        conversation.thinking.mode == "default" and profile.thinks_by_default
+    )
+    opens = profile.reasoning == "always" if quirks.opens_reasoning is None else quirks.opens_reasoning and thinks
+    return "open" if opens else "tag"
 
 
 def reading(conversation: Conversation, dialect: str, quirks: Quirks) -> tuple[Conversation, str]:

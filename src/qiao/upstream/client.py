@@ -95,9 +95,11 @@ class Client:
         except TRANSPORT_ERRORS as error:
             raise from_exception(error, address=self.root) from error
 
-    async def post_whole(self, path: str, body: bytes, *, timeout: float) -> Reply:
+    async def post_whole(
+        self, path: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> Reply:
         """POST JSON and read the whole answer. Raises `Fault` when there is none in `timeout` seconds."""
-        response = await self.post(path, body, timeout=timeout)
+        response = await self.post(path, body, headers=headers, timeout=timeout)
         return await self._whole(response, timeout)
 
     async def get(self, path: str, *, timeout: float) -> Reply:

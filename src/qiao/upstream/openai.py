@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from qiao.core.conversation import Conversation, Text, ToolResult
 from qiao.core.fault import Fault
@@ -26,10 +27,12 @@ from qiao.policies import refusal, remedies
 from qiao.policies.overflow import find_excess
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks, Remedy, features, mend
+from qiao.profiles import find
 from qiao.profiles.engines import target_for
 from qiao.upstream.base import Count, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
 from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
+from qiao.upstream.probe import Findings, probe
 
 _MAX_HEALINGS = 2
 _FACTS_TIMEOUT = 10.0
@@ -120,6 +123,8 @@ class OpenAIUpstream:
         self._facts_at = 0.0
         self._facts_lock = asyncio.Lock()
         self._can_tokenize = True
+        self._found: tuple[str | None, Served, Findings] | None = None
+        self._probe_lock = asyncio.Lock()
 
     async def close(self) -> None:
         await self._client.close()
@@ -167,6 +172,27 @@ class OpenAIUpstream:
         body = reply.json() if reply.status == 200 else None
         version = body.get("version") if isinstance(body, dict) else None
         return version if isinstance(version, str) else None
+
+    async def probe(self) -> Findings | None:
+        """What its first model does that it does not tell; asked once a version, and only of vLLM.
+
+        What was found is kept in `quirks`. Raises `Fault` when it does not answer.
+        """
+        facts = await self.facts()
+        served = facts.served(self._model) if self._model is not None else next(iter(facts.models), None)
+        if facts.flavor != "vllm" or served is None:
+            return None
+        async with self._probe_lock:
+            if self._found is None or self._found[:2] != (facts.version, served):
+                target = target_for(facts.flavor, facts.version, served.id, root=served.root)
+                found, lesson = await probe(self._client, self._prefix, target, find(served.root, served.id))
+                if lesson is not None:
+                    self.quirks = self.quirks.with_(lesson)
+                self.quirks = msgspec.structs.replace(self.quirks, opens_reasoning=found.leaves_reasoning_open)
+                if found.tool_parser is None:
+                    return found  # it was busy, perhaps: the next look may tell
+                self._found = (facts.version, served, found)
+            return self._found[2]
 
     # -- answers --------------------------------------------------------------------------------------------------
 

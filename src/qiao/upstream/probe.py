@@ -1,0 +1,122 @@
+"""What an engine does that it does not tell: found out by two tiny requests (one token each) and its tokenizer.
+
+Nothing here is needed for an answer: a request heals itself. It spares the first user that healing, it knows whether a
+chat template opens the reasoning itself, and it tells people why the gateway works as it does (`GET /readyz`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
+from qiao.core.openai import request as openai_request
+from qiao.core.openai.target import Target
+from qiao.policies import refusal, remedies
+from qiao.policies.quirks import Quirks, Remedy, features
+from qiao.profiles import Profile
+from qiao.upstream.client import Client
+
+REQUEST_ID = "qiao-probe"
+"""The `X-Request-Id` of what is asked here, for whoever reads the engine's log."""
+
+_TIMEOUT = 60.0
+_TOOL = Tool("noop", "Does nothing. Never call it.")
+_FIELDS = ("reasoning", "reasoning_content")
+_TAIL = 12
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What the probe found; None where it could not tell.
+
+    * `tool_parser`: the engine reads tool calls itself. `reason`: its words where it does not.
+    * `renders_tools`: with `tool_choice: "none"` the tools still stand in the prompt.
+    * `opens_reasoning`: the chat template writes the opening tag of the reasoning.
+    * `splits_reasoning`: the engine splits reasoning off the text. `reasoning_field`: where it would put it.
+    """
+
+    tool_parser: bool | None = None
+    reason: str = ""
+    renders_tools: bool | None = None
+    opens_reasoning: bool | None = None
+    splits_reasoning: bool | None = None
+    reasoning_field: str | None = None
+
+    @property
+    def leaves_reasoning_open(self) -> bool | None:
+        """Whether an answer begins with reasoning that nothing marks."""
+        if self.opens_reasoning is None or (self.opens_reasoning and self.splits_reasoning is None):
+            return None
+        return self.opens_reasoning and not self.splits_reasoning
+
+
+async def probe(client: Client, prefix: str, target: Target, profile: Profile) -> tuple[Findings, Remedy | None]:
+    """Ask. The remedy is the lesson of a missing parser. Raises `Fault` when the engine does not answer."""
+    asked = _conversation(target, profile)
+    findings, remedy, body = await _parser(client, prefix, asked, target)
+    if body is None:
+        return findings, remedy
+    choices = body.get("choices")
+    message = choices[0].get("message") if isinstance(choices, list) and choices else None
+    if isinstance(message, dict):
+        field = next((name for name in _FIELDS if name in message), None)
+        thought = any(message.get(name) for name in _FIELDS)
+        said = bool(message.get("content"))
+        splits = True if thought else False if said else None
+        findings = msgspec.structs.replace(findings, reasoning_field=field, splits_reasoning=splits)
+    with_tools = (body.get("usage") or {}).get("prompt_tokens")
+    bare = await _tokenized(client, msgspec.structs.replace(asked, tools=()), target)
+    count = bare.get("count")
+    if isinstance(with_tools, int) and isinstance(count, int):
+        findings = msgspec.structs.replace(findings, renders_tools=with_tools > count)
+    tail = bare.get("token_strs")
+    if isinstance(tail, list) and all(isinstance(piece, str) for piece in tail):
+        end = "".join(tail[-_TAIL:])
+        is_open = end.rfind("<think>") > end.rfind("</think>")
+        findings = msgspec.structs.replace(findings, opens_reasoning=is_open)
+    return findings, remedy
+
+
+def _conversation(target: Target, profile: Profile) -> Conversation:
+    extras: dict[str, msgspec.Raw] = {}
+    if profile.reasoning == "hybrid" and profile.thinking_kwarg is not None and target.template_kwargs:
+        extras["chat_template_kwargs"] = msgspec.Raw(msgspec.json.encode({profile.thinking_kwarg: True}))
+    turn = Turn("user", (Text("Hi"),))
+    return Conversation(model=target.model, turns=(turn,), tools=(_TOOL,), max_tokens=1, extras=extras)
+
+
+async def _parser(
+    client: Client, prefix: str, asked: Conversation, target: Target
+) -> tuple[Findings, Remedy | None, dict[str, Any] | None]:
+    """Whether tools are taken as they are, and the answer to a request that was."""
+    status, body, raw = await _post(client, prefix, asked, target)
+    if status == 200:
+        return Findings(tool_parser=True), None, body
+    refused = refusal.read(status, raw)
+    remedy = remedies.find(refused.text, refused.status, used=features(asked), quirks=Quirks())
+    if remedy is None or remedy.quirk != "no_tool_parser":
+        return Findings(reason=refused.text), None, None
+    findings = Findings(tool_parser=False, reason=refused.text)
+    without = msgspec.structs.replace(asked, tool_choice=ToolChoice(mode="none"))
+    status, body, _ = await _post(client, prefix, without, target)
+    return findings, remedy, body if status == 200 else None
+
+
+async def _post(
+    client: Client, prefix: str, asked: Conversation, target: Target
+) -> tuple[int, dict[str, Any] | None, bytes]:
+    body = openai_request.encode(asked, target)
+    reply = await client.post_whole(
+        f"{prefix}/chat/completions", body, timeout=_TIMEOUT, headers={"X-Request-Id": REQUEST_ID}
+    )
+    decoded = reply.json()
+    return reply.status, decoded if isinstance(decoded, dict) else None, reply.body
+
+
+async def _tokenized(client: Client, asked: Conversation, target: Target) -> dict[str, Any]:
+    body = msgspec.json.decode(openai_request.encode_tokenize(asked, target), type=dict[str, msgspec.Raw])
+    body["return_token_strs"] = msgspec.Raw(b"true")
+    reply = await client.post_whole("/tokenize", msgspec.json.encode(body), timeout=_TIMEOUT)
+    decoded = reply.json() if reply.status == 200 else None
+    return decoded if isinstance(decoded, dict) else {}
