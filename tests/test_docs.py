@@ -87,7 +87,7 @@ def described() -> str:
     lines = [
         "# Configuration",
         "",
-        "A flag wins over the environment, the environment over `qiao.toml` (in the working folder, or `--config FILE`),",
+        "A flag wins over the environment, the environment over `qiao.toml` (in the working folder, or `--config`),",
         "the file over the default. `tests/test_docs.py` makes this page from the declarations in",
         "`src/qiao/config.py`.",
     ]
