@@ -24,7 +24,7 @@ def test_the_official_sdk(stage: Stage) -> None:
     }
     with sdk.driving("python") as client:
         client.base_url, client.key = stage.url, stage.key
-        whole = client.do("create", **params)
+        whole = client.do("create", **params)["message"]
         streamed = client.do("stream", **params)["message"]
         del params["max_tokens"]
         counted = client.do("count", **params)

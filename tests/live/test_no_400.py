@@ -21,7 +21,7 @@ import pytest
 
 from qiao.core.anthropic.grammar import Checker, GrammarError
 from tests.live.stage import MODEL, Stage, prompt_tokens
-from tests.live.valid_requests import LARGE, Json, collect, requests
+from tests.live.valid_requests import LARGE, Json, collect, requests, showcase
 from tests.live.vllm.script import marker, said
 from tests.support.claude_code import ClaudeCode
 
@@ -29,7 +29,7 @@ KEPT = sorted((Path(__file__).parent / "requests").glob("*.json"))
 COUNT = int(os.environ.get("QIAO_LIVE_REQUESTS", "200"))
 SEED = int(os.environ.get("QIAO_LIVE_SEED", "20"))
 TOGETHER = 10
-LIMIT = 120.0
+LIMIT = 300.0
 
 
 @dataclass
@@ -73,7 +73,7 @@ def _streamed(answer: http.client.HTTPResponse, is_endless: bool) -> Json | None
         checker.feed(piece)
         if checker.error is not None:
             raise AssertionError(f"error event: {checker.error}")
-        if is_endless and b"content_block_delta" in piece:
+        if is_endless and b"message_start" in piece:
             return None
     checker.close()
     return checker.message
@@ -105,6 +105,11 @@ def none_fails(stage: Stage, bodies: Sequence[Json], folder: Path) -> Counter[st
 def test_requests_that_failed_once(stage: Stage, path: Path) -> None:
     outcome = ask(stage, json.loads(path.read_text("utf-8")))
     assert outcome.problem is None
+
+
+@pytest.mark.timeout(900)
+def test_everything_once(stage: Stage, tmp_path: Path) -> None:
+    none_fails(stage, showcase(), tmp_path)
 
 
 @pytest.mark.timeout(3600)

@@ -49,6 +49,7 @@ def test_how_the_engine_refuses_without_one(bare: Stage) -> None:
     assert streamed.startswith(b'data: {"error": {"message": "thinking_token_budget is set but reasoning_config')
 
 
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_without_one_it_is_left_out(stages: Stages, stream: bool) -> None:
     bare = stages(BARE, apart=f"budget, {stream}")

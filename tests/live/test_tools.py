@@ -130,6 +130,7 @@ def test_a_strict_schema_that_the_grammar_refuses(stage: Stage) -> None:
     assert [found.headers.get("x-qiao-healed") for found in stage.tap.exchanges] == ["strict_schema"] * 2
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_server_without_a_parser(stages: Stages) -> None:
     """Its refusal is healed at once and only once; then the engine is asked as it wants to be asked."""
     bare = stages(BARE, apart="what it learns")

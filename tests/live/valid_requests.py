@@ -10,7 +10,7 @@ two toolsets without a name.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -148,49 +148,50 @@ redacted = block("redacted_thinking", data=st.sampled_from(["", "abc", "RXhwbGFp
 in_result = text | empty_text | image | document | search_result | block("browser_state", tabs=[{"id": 1, "url": "u"}])
 
 
-def server_pair(number: int) -> st.SearchStrategy[list[Json]]:
-    """What Anthropic's own servers wrote into an answer before the client came here."""
+def server_blocks(number: int) -> list[list[Json]]:
+    """What Anthropic's own servers wrote into an answer before the client came here, one list each."""
     name = f"srvtoolu_{number}"
 
-    def pair(tool: str, kind: str, *contents: Any) -> st.SearchStrategy[list[Json]]:
+    def pair(tool: str, kind: str, content: Any) -> list[Json]:
         use = {"type": "server_tool_use", "id": name, "name": tool, "input": {"query": "bridges"}}
-        return st.sampled_from(contents).map(
-            lambda content: [use, {"type": kind, "tool_use_id": name, "content": content}]
-        )
+        return [use, {"type": kind, "tool_use_id": name, "content": content}]
 
-    error: Callable[[str], Json] = lambda kind: {"type": f"{kind}_error", "error_code": "unavailable"}  # noqa: E731
     hit = {"type": "web_search_result", "title": "T", "url": "u", "encrypted_content": "x", "page_age": None}
     paper = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "page"}, "title": "T"}
-    page = {"type": "web_fetch_result", "url": "u", "content": paper, "retrieved_at": None}
     ran = {"stdout": "1", "stderr": "", "return_code": 0, "content": []}
-    mcp: list[Json] = [
-        {"type": "mcp_tool_use", "id": name, "name": "f", "server_name": "s", "input": {}},
-        {"type": "mcp_tool_result", "tool_use_id": name, "is_error": False, "content": [{"type": "text", "text": "r"}]},
-    ]
-    found = {
-        "type": "tool_search_tool_search_result",
-        "tool_references": [{"type": "tool_reference", "tool_name": "f"}],
-    }
-    search_error = error("tool_search_tool_result")
-    return st.one_of(
-        pair("web_search", "web_search_tool_result", [hit], [], error("web_search_tool_result")),
-        pair("web_fetch", "web_fetch_tool_result", page, error("web_fetch_tool_result")),
+    view = {"type": "text_editor_code_execution_view_result", "file_type": "text", "content": "x"}
+    diff = {"type": "text_editor_code_execution_str_replace_result", "lines": ["-a", "+b"]}
+    found = [{"type": "tool_reference", "tool_name": "f"}]
+    return [
+        pair("web_search", "web_search_tool_result", [hit]),
+        pair("web_search", "web_search_tool_result", _failure("web_search_tool_result")),
+        pair("web_fetch", "web_fetch_tool_result", {"type": "web_fetch_result", "url": "u", "content": paper}),
+        pair("web_fetch", "web_fetch_tool_result", _failure("web_fetch_tool_result")),
         pair("code_execution", "code_execution_tool_result", {"type": "code_execution_result", **ran}),
         pair("bash_code_execution", "bash_code_execution_tool_result", {"type": "bash_code_execution_result", **ran}),
+        pair("text_editor_code_execution", "text_editor_code_execution_tool_result", view),
+        pair("text_editor_code_execution", "text_editor_code_execution_tool_result", diff),
         pair(
-            "text_editor_code_execution",
-            "text_editor_code_execution_tool_result",
-            {"type": "text_editor_code_execution_view_result", "file_type": "text", "content": "x"},
-            {"type": "text_editor_code_execution_str_replace_result", "lines": ["-a", "+b"]},
+            "tool_search_tool_bm25",
+            "tool_search_tool_result",
+            {"type": "tool_search_tool_search_result", "tool_references": found},
         ),
-        pair("tool_search_tool_bm25", "tool_search_tool_result", found, search_error),
+        pair("tool_search_tool_regex", "tool_search_tool_result", _failure("tool_search_tool_result")),
         pair("advisor", "advisor_tool_result", {"type": "advisor_result", "text": "Do."}),
-        st.just(mcp),
-        st.just([{"type": "mcp_tool_listing", "server_name": "s", "tools": []}]),
-        st.just([{"type": "fallback", "from": {"model": "a"}, "to": {"model": "b"}}]),
-        st.just([{"type": "compaction", "content": "So far: a bridge."}]),
-        st.just([{"type": "compaction", "content": None}]),
-    )
+        pair("advisor", "advisor_tool_result", {"type": "advisor_redacted_result", "encrypted_content": "x"}),
+        [
+            {"type": "mcp_tool_use", "id": name, "name": "f", "server_name": "s", "input": {}},
+            {"type": "mcp_tool_result", "tool_use_id": name, "content": [{"type": "text", "text": "r"}]},
+        ],
+        [{"type": "mcp_tool_listing", "server_name": "s", "tools": []}],
+        [{"type": "fallback", "from": {"model": "a"}, "to": {"model": "b"}}],
+        [{"type": "compaction", "content": "So far: a bridge."}],
+        [{"type": "compaction", "content": None}],
+    ]
+
+
+def _failure(kind: str) -> Json:
+    return {"type": f"{kind}_error", "error_code": "unavailable"}
 
 
 # Tools
@@ -259,8 +260,8 @@ def tool_lists(draw: st.DrawFn) -> list[Json]:
         },
     )
     tools = [{"name": name, **draw(custom)} for name in names]
-    if draw(st.integers(0, 3)) == 0:
-        tools += draw(st.lists(st.sampled_from(BUILTIN), unique_by=lambda tool: tool["name"], max_size=2))
+    if draw(st.integers(0, 2)) == 0:
+        tools += draw(st.lists(st.sampled_from(BUILTIN), unique_by=lambda tool: tool["name"], min_size=1, max_size=2))
     if draw(st.integers(0, 5)) == 0:
         tools.append({"name": "DeferredToolPlaceholder", "input_schema": {"type": "object"}, "defer_loading": True})
     return draw(st.permutations(tools))
@@ -327,8 +328,8 @@ def _assistant_content(draw: st.DrawFn, uses: Sequence[str], names: Sequence[str
         return draw(words)
     content: list[Json] = draw(st.lists(thinking | redacted, max_size=2))
     content += draw(st.lists(text, max_size=1))
-    if draw(st.integers(0, 4)) == 0:
-        content += draw(server_pair(number))
+    if draw(st.integers(0, 2)) == 0:
+        content += draw(st.sampled_from(server_blocks(number)))
     for use in uses:
         call = {"type": "tool_use", "id": use, "name": draw(st.sampled_from(names)), "input": draw(inputs | odd_inputs)}
         content.append({**call, **draw(optional(caller=st.just({"type": "direct"}), cache_control=cache))})
@@ -349,6 +350,31 @@ def _results(draw: st.DrawFn, uses: Sequence[str], tools: Sequence[Json]) -> lis
 
 
 # Whole requests
+
+
+def showcase() -> list[Json]:
+    """One request for every block of Anthropic's servers, every tool that clients run themselves, and every schema: as
+    it is, strict, forced, and as the form of the answer."""
+
+    def asked(say: str, before: Sequence[Json] = (), **fields: Any) -> Json:
+        messages = [{"role": "user", "content": "Hi."}, *before, {"role": "user", "content": f"Go on. {say}"}]
+        return {"model": MODELS[0], "max_tokens": 8, "stream": True, "messages": messages, **fields}
+
+    scripted = marker(said("OK.", think="Hm."))
+    found = [
+        asked(scripted, [{"role": "assistant", "content": [*blocks, {"type": "text", "text": "Found."}]}])
+        for blocks in server_blocks(0)
+    ]
+    found += [asked(scripted, tools=[tool]) for tool in BUILTIN]
+    for schema in SCHEMAS:
+        tool = {"name": "f", "input_schema": schema}
+        form = {"type": "json_schema", "schema": schema}
+        forced = {"type": "tool", "name": "f"}
+        found += [asked(scripted, tools=[tool]), asked(scripted, tools=[{**tool, "strict": True}])]
+        found += [asked("", tools=[{**tool, "strict": is_strict}], tool_choice=forced) for is_strict in (True, False)]
+        found.append(asked("", output_config={"format": form}))
+    return found + [{**body, "stream": False} for body in found[::3]]
+
 
 edits = st.lists(
     st.sampled_from(
@@ -404,7 +430,7 @@ systems = (
         ]
     )
 )
-forms = st.sampled_from([schema for schema in SCHEMAS if "$defs" not in schema] + [{"enum": ["yes", "no"]}])
+forms = st.sampled_from([*SCHEMAS, {"enum": ["yes", "no"]}])
 
 
 @st.composite

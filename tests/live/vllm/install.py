@@ -53,7 +53,7 @@ def install_torch(python: Path) -> None:
     )
     if done.returncode != 0:
         raise Unavailable(
-            "pip found no CPU build of torch (requirements/live-torch.txt). Give it a place that has one: "
+            "pip could not install the CPU build of torch that requirements/live-torch.txt names. Give it a place: "
             "TORCH_INDEX=<the CPU index that PyTorch's install page names> make live, or PIP_FIND_LINKS=<a folder with "
             f"the wheel>. pip said: {' '.join(done.stderr.split())[-400:]}"
         )
