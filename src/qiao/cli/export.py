@@ -1,4 +1,4 @@
-"""`qiao export`: a plan as files that start it elsewhere, written whole or not at all, never over somebody's edits."""
+"""`qiao export`: a plan as files that start it elsewhere, each whole or not at all, never over somebody's edits."""
 
 from __future__ import annotations
 
@@ -69,8 +69,11 @@ def command(
 
 
 def _write(folder: Path, files: dict[str, str], *, force: bool) -> None:
-    """All files or none: what must not be written over is found before the first is written."""
-    edited = [name for name in files if _is_edited(folder / name)]
+    """What must not be written over is found before the first file is written."""
+    try:
+        edited = [name for name in files if _is_edited(folder / name)]
+    except OSError as problem:
+        raise ConfigurationError(f"{problem.filename or folder} cannot be read: {problem.strerror}.") from problem
     if edited and not force:
         raise ConfigurationError(
             f"{' and '.join(edited)} in {folder} {'was' if len(edited) == 1 else 'were'} edited by hand, or written by "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 import msgspec
 
 from qiao.cli.words import say, say_note, say_warning
-from qiao.config import colour_wanted, environment
+from qiao.config import environment
 from qiao.hardware import model_files, snapshot
 from qiao.planner import catalogue, review, specification, vllm
 from qiao.planner.choose import plan
@@ -162,7 +163,7 @@ def _show_plan(made: Plan) -> None:
         click.echo(f"  room for {made.replicas} of these, one on each computer")
     click.echo("")
     for name, value in made.environment.items():
-        click.echo(f"{name}={value} \\")
+        click.echo(f"{name}={shlex.quote(value)} \\")
     click.echo(_wrapped(made.command))
     if made.nodes > 1:
         say_note(
@@ -189,7 +190,7 @@ def _wrapped(words: tuple[str, ...]) -> str:
             lines.append([word])
         else:
             lines[-1].append(word)
-    return " \\\n  ".join(" ".join(line) for line in lines)
+    return " \\\n  ".join(shlex.join(line) for line in lines)
 
 
 def picture(made: Plan, *, unicode: bool) -> list[str]:
@@ -216,5 +217,4 @@ def _bar(memory: GpuMemory, marks: tuple[str, str, str, str]) -> str:
 
 
 def _is_unicode() -> bool:
-    encoding = (getattr(sys.stdout, "encoding", None) or "").lower()
-    return encoding.startswith("utf") or colour_wanted(sys.stdout)
+    return (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
