@@ -99,15 +99,17 @@ class Gateway:
 
     async def warm_up(self) -> None:
         """Ask the upstream until it answers. That it does not yet is no failure: a request will say so."""
+        is_up = False
         while True:
             try:
                 await self.upstream.facts()
-                self.metrics.upstream_up(True)
+                is_up = True
                 await self.findings()
             except Fault:
-                self.metrics.upstream_up(False)
+                self.metrics.upstream_up(is_up)
                 await asyncio.sleep(_PATIENCE)
             else:
+                self.metrics.upstream_up(True)
                 return
 
     async def findings(self) -> Findings | None:
