@@ -107,7 +107,7 @@ def test_an_answer_that_has_begun(stage: Stage) -> None:
 
 
 def test_system_turns_stay_where_they_are(stage: Stage) -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "One."},
         {"role": "system", "content": "Be brief."},
         {"role": "assistant", "content": "Two."},

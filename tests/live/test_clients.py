@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.support.claude_code import ClaudeCode
 
 def test_the_official_sdk(stage: Stage) -> None:
     prompt = "Weather? " + marker(said("I look.", think="Hm.", calls=[call("get_weather", city="Paris")]), "Done.")
-    params = {
+    params: dict[str, Any] = {
         "model": MODEL,
         "max_tokens": 500,
         "thinking": {"type": "adaptive"},

@@ -55,7 +55,8 @@ def ask(stage: Stage, body: Json) -> Asked:
         if answer.status != 200:
             return Asked(body, answer.status, answer.read().decode("utf-8", "replace"), healed)
         message = _streamed(answer, is_endless) if body.get("stream") else json.loads(answer.read())
-        if message is not None:
+        if message is not None and not healed:
+            # What a refusal takes out of one request only is still counted.
             counted = _counted(connection, body, headers)
             if counted != prompt_tokens(message):
                 return Asked(body, 200, f"counted {counted}, sent {prompt_tokens(message)}", healed)

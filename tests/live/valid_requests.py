@@ -239,6 +239,7 @@ BUILTIN: tuple[Json, ...] = (
     {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"},
     {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5-5"},
 )
+PLACEHOLDER = "DeferredToolPlaceholder"
 NAMES = ("get_weather", "Bash", "mcp__people__greet", "a-b_c", "x" * 128, "ToolSearch")
 
 
@@ -261,9 +262,11 @@ def tool_lists(draw: st.DrawFn) -> list[Json]:
     )
     tools = [{"name": name, **draw(custom)} for name in names]
     if draw(st.integers(0, 2)) == 0:
-        tools += draw(st.lists(st.sampled_from(BUILTIN), unique_by=lambda tool: tool["name"], min_size=1, max_size=2))
+        tools += draw(
+            st.lists(st.sampled_from(BUILTIN), unique_by=lambda tool: str(tool["name"]), min_size=1, max_size=2)
+        )
     if draw(st.integers(0, 5)) == 0:
-        tools.append({"name": "DeferredToolPlaceholder", "input_schema": {"type": "object"}, "defer_loading": True})
+        tools.append({"name": PLACEHOLDER, "input_schema": {"type": "object"}, "defer_loading": True})
     return draw(st.permutations(tools))
 
 
@@ -274,7 +277,9 @@ def callable_names(tools: Sequence[Json]) -> list[str]:
     return [
         tool["name"]
         for tool in tools
-        if not str(tool.get("type")).startswith(hidden) and (searches or not tool.get("defer_loading"))
+        if not str(tool.get("type")).startswith(hidden)
+        and tool["name"] != PLACEHOLDER
+        and (searches or not tool.get("defer_loading"))
     ]
 
 
@@ -366,6 +371,17 @@ def showcase() -> list[Json]:
         for blocks in server_blocks(0)
     ]
     found += [asked(scripted, tools=[tool]) for tool in BUILTIN]
+    city: Json = {"name": "f", "input_schema": SCHEMAS[2]}
+    late = {"role": "system", "content": [{"type": "text", "text": "Now."}], "clear_at": "next_user_message"}
+    more = {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "f"}}
+    effort = {"role": "system", "content": [], "output_config": {"effort": "low"}}
+    found += [
+        asked(scripted, [late, {"role": "system", "content": [more]}, effort], tools=[{**city, "defer_loading": True}]),
+        asked(scripted, tools=[city], tool_choice={"type": "auto", "disable_parallel_tool_use": True}),
+        asked(scripted, tools=[city], tool_choice={"type": "none"}),
+        asked("", tools=[city], tool_choice={"type": "any", "disable_parallel_tool_use": True}),
+        asked(scripted, context_management={"edits": EDITS[:1] + EDITS[3:]}),
+    ]
     for schema in SCHEMAS:
         tool = {"name": "f", "input_schema": schema}
         form = {"type": "json_schema", "schema": schema}
@@ -376,24 +392,19 @@ def showcase() -> list[Json]:
     return found + [{**body, "stream": False} for body in found[::3]]
 
 
-edits = st.lists(
-    st.sampled_from(
-        [
-            {"type": "clear_thinking_20251015", "keep": "all"},
-            {"type": "clear_thinking_20251015", "keep": {"type": "thinking_turns", "value": 1}},
-            {"type": "clear_tool_uses_20250919"},
-            {
-                "type": "clear_tool_uses_20250919",
-                "trigger": {"type": "tool_uses", "value": 1},
-                "keep": {"type": "tool_uses", "value": 1},
-                "clear_tool_inputs": True,
-                "exclude_tools": ["Bash"],
-            },
-        ]
-    ),
-    max_size=2,
-    unique_by=lambda edit: edit["type"],
-)
+EDITS: list[Json] = [
+    {"type": "clear_thinking_20251015", "keep": "all"},
+    {"type": "clear_thinking_20251015", "keep": {"type": "thinking_turns", "value": 1}},
+    {"type": "clear_tool_uses_20250919"},
+    {
+        "type": "clear_tool_uses_20250919",
+        "trigger": {"type": "tool_uses", "value": 1},
+        "keep": {"type": "tool_uses", "value": 1},
+        "clear_tool_inputs": True,
+        "exclude_tools": ["Bash"],
+    },
+]
+edits = st.lists(st.sampled_from(EDITS), max_size=2, unique_by=lambda edit: str(edit["type"]))
 others = optional(
     metadata=st.sampled_from([{"user_id": '{"device_id":"d","session_id":"s"}'}, {"user_id": "u"}, {}]),
     temperature=st.sampled_from([0, 0.0, 0.5, 1, 1.0]),
@@ -452,13 +463,13 @@ def requests(draw: st.DrawFn) -> Json:
     if is_prefill and messages[-1]["role"] == "user":
         messages.append({"role": "assistant", "content": draw(st.sampled_from(["{", "The answer is", "<block>"]))})
     body: Json = {"model": draw(st.sampled_from(MODELS)), "messages": messages, **draw(others)}
-    body["stream"] = True if not is_scripted else draw(st.booleans())
+    body["stream"] = not is_scripted or draw(st.integers(0, 1)) == 1
     small = [8, 2, 1, 0] if mode != "enabled" else []
     body["max_tokens"] = draw(st.sampled_from([*small, 2000, 32_000, 128_000]))
     if mode is not None:
         body["thinking"] = draw(_thinking(mode, body["max_tokens"]))
     body |= draw(optional(system=systems, stop_sequences=stop_sequences))
-    if tools or draw(st.booleans()):
+    if tools or draw(st.integers(0, 1)) == 1:
         body["tools"] = tools
     if choice is not None:
         body["tool_choice"] = choice
