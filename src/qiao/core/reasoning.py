@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from qiao.core.dialects.tags import Tags
 from qiao.core.events import ReasoningAdded, TextAdded
+from qiao.core.tags import Tags
 
 THINK = ("<think>", "</think>")
 

@@ -220,6 +220,8 @@ class Sequencer:
         is_complete = closed.outcome == "object"
         self._complete += is_complete
         self._incomplete += not is_complete
+        # What follows a call that is none continues its text.
+        self._keep_space = not is_complete
         out.append(ToolCallEnded(call.index, complete=is_complete, raw="" if is_complete else raw))
         leftover = closed.leftover.strip()
         if leftover:

@@ -16,7 +16,6 @@ import msgspec
 
 from qiao.core.conversation import Tool
 from qiao.core.dialects.bodies import HARMLESS, Body
-from qiao.core.dialects.tags import Markdown, Tags
 from qiao.core.events import (
     Event,
     TextAdded,
@@ -27,6 +26,7 @@ from qiao.core.events import (
 from qiao.core.json_lexemes import WHITESPACE
 from qiao.core.repair import near_name
 from qiao.core.shape import Shape, read_shape
+from qiao.core.tags import Markdown, Tags
 
 # A text is worked through in slices, so that what is cut off behind a tag is never long.
 _SLICE = 4096

@@ -16,8 +16,8 @@ from qiao.core.conversation import Tool
 from qiao.core.dialects.bodies import Envelope, JsonArguments
 from qiao.core.dialects.markup import FUNCTION_MARKUP, MarkupArguments
 from qiao.core.dialects.objects import ObjectsDialect
-from qiao.core.dialects.tags import Tags
 from qiao.core.json_reader import ObjectReader
+from qiao.core.tags import Tags
 
 OPEN = "<tool_call>"
 CLOSE = "</tool_call>"

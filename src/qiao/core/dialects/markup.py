@@ -13,10 +13,10 @@ from typing import Literal
 
 import msgspec
 
-from qiao.core.dialects.tags import Tags
 from qiao.core.json_lexemes import SPACES, WHITESPACE
 from qiao.core.repair import typed_json
 from qiao.core.shape import Shape
+from qiao.core.tags import Tags
 
 _FARTHEST = 256
 _LONGEST_KEY = 512

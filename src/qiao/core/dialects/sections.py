@@ -13,9 +13,9 @@ import msgspec
 from qiao.core.conversation import Tool
 from qiao.core.dialects.base import Dialect
 from qiao.core.dialects.bodies import JsonArguments
-from qiao.core.dialects.tags import Tags
 from qiao.core.json_lexemes import WHITESPACE
 from qiao.core.json_reader import ObjectReader
+from qiao.core.tags import Tags
 
 FENCE = "```"
 _FENCE_LINE = re.compile(r"```[\w-]{0,32}[ \t]{0,8}\r?\n")

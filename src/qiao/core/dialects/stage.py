@@ -242,6 +242,7 @@ class _Seams:
                 self._end_block()
                 out.append(event)
             case ToolCallEnded() if not event.complete and event.raw:
+                self._keeps = True
                 out.append(msgspec.structs.replace(event, raw=self._before_call + event.raw))
             case _:
                 out.append(event)
