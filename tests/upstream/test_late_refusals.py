@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from qiao.core.conversation import Conversation, Text, Thinking, Turn
@@ -123,6 +124,18 @@ async def test_an_engine_that_prefills_is_not_waited_for() -> None:
         begun = time.monotonic()
         answer = await opened(found)
         assert time.monotonic() - begun < 0.8
+        assert await everything(answer) == WORDS + REST
+
+
+GRAMMAR = b'data: {"error": {"message": "Grammar error: Invalid type: objectt", "code": 400}}\n\n'
+
+
+async def test_a_grammar_is_waited_for() -> None:
+    """It is made before the engine refuses it, which took vLLM more than half a second on two busy cores."""
+    formed = msgspec.structs.replace(CONVERSATION, output_schema='{"type": "objectt"}')
+    async with upstream(Engine((0.8, GRAMMAR), (WORDS, REST))) as found:
+        answer = await found.open(lambda _quirks, _target: Prepared(formed), Served("qwen3-235b"), request_id="req_1")
+        assert answer.healed == ("answer_schema",)
         assert await everything(answer) == WORDS + REST
 
 

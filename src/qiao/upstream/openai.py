@@ -40,8 +40,10 @@ _COUNT_TIMEOUT = 30.0
 _FACTS_MINIMUM_AGE = 2.0
 _CHARACTERS_A_TOKEN = 3.6
 # Seconds to wait for the first event of a stream. A late refusal comes at once (vLLM 0.32 on two busy cores: within
-# 60 ms of the head); an engine that prefills says nothing.
+# 60 ms of the head), but for a grammar, which is made first; an engine that prefills says nothing.
 _FIRST_EVENT_TIMEOUT = 0.25
+_GRAMMAR_TIMEOUT = 5.0
+_WITH_GRAMMAR = frozenset({"strict", "tool_choice", "response_format"})
 _ERROR_BEGINNINGS = (
     b'data: {"error"',
     b'data:{"error"',
@@ -208,7 +210,9 @@ class OpenAIUpstream:
                 headers={"X-Request-Id": request_id},
             )
             is_stream = "event-stream" in response.headers.get("Content-Type", "")
-            beginning, body = await self._accepted(response, is_stream=is_stream)
+            used = features(conversation)
+            patience = _GRAMMAR_TIMEOUT if used & _WITH_GRAMMAR else _FIRST_EVENT_TIMEOUT
+            beginning, body = await self._accepted(response, is_stream=is_stream, patience=patience)
             if body is None:
                 return OpenAIAnswer(
                     response,
@@ -223,9 +227,7 @@ class OpenAIUpstream:
             true_count = await self._true_count(refused, conversation, target)
             if response.status == 404:
                 self._facts_at, self._facts = 0.0, None  # it may serve another model by now
-            remedy = remedies.find(
-                refused.text, refused.status, used=features(conversation), quirks=quirks, true_count=true_count
-            )
+            remedy = remedies.find(refused.text, refused.status, used=used, quirks=quirks, true_count=true_count)
             if remedy is None or len(healed) >= _MAX_HEALINGS:
                 raise fault_of(
                     refused,
@@ -241,15 +243,17 @@ class OpenAIUpstream:
             if self._on_heal is not None:
                 self._on_heal(remedy)
 
-    async def _accepted(self, response: aiohttp.ClientResponse, *, is_stream: bool) -> tuple[bytes, bytes | None]:
-        """(what was read of the answer, None), or (nothing, the refusal's body)."""
+    async def _accepted(
+        self, response: aiohttp.ClientResponse, *, is_stream: bool, patience: float
+    ) -> tuple[bytes, bytes | None]:
+        """(what was read of the answer, None), or (the same, the refusal's body). `patience`: seconds at most."""
         if response.status != 200:
             return b"", await self._client.error_body(response)
         if not is_stream:
             return b"", None
         beginning = b""
         try:
-            async with asyncio.timeout(_FIRST_EVENT_TIMEOUT):
+            async with asyncio.timeout(patience):
                 while _may_be_error(beginning) and (piece := await response.content.readany()):
                     beginning += piece
         except TimeoutError:
