@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from qiao.errors import ConfigurationError
@@ -270,6 +270,7 @@ _NODES = st.recursive(
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029\ufeff]")
 
 
+@example({"": 5e-324})
 @given(st.dictionaries(st.text(max_size=6), _NODES, min_size=1, max_size=4))
 def test_yaml_comes_back_as_it_went(node: dict[str, Any]) -> None:
     assume(not _CONTROL.search(repr_of(node)))

@@ -38,13 +38,13 @@ def _compose(plan: Plan, settings: Settings) -> str:
 def _engine(plan: Plan, settings: Settings) -> Node:
     devices: Node = [{"driver": "nvidia", "count": plan.division.gpus, "capabilities": ["gpu"]}]
     arguments = engine_arguments(plan, host="0.0.0.0", port=settings.engine_port)  # noqa: S104 - inside its container
-    volumes: list[Node] = ["models:/root/.cache/huggingface"]
+    volumes: list[Node] = ["models:/models"]
     if plan.model.is_local:
         volumes.append(f"{plan.model.repository}:{plan.model.repository}:ro")
     return {
         "image": engine_image(plan, settings.engine_image),
         "command": list(_doubled(arguments)),
-        "environment": {**plan.environment, "HF_TOKEN": "${HF_TOKEN:-}"},
+        "environment": {**plan.environment, "HF_HOME": "/models", "HF_TOKEN": "${HF_TOKEN:-}"},
         "volumes": volumes,
         # NCCL exchanges data through shared memory.
         "ipc": "host",

@@ -78,7 +78,9 @@ def _scalar(value: str | int | float | bool | None) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return repr(value)
+        # YAML 1.1 takes a mantissa without a point for a word: 5e-324 has to be 5.0e-324.
+        mantissa, mark, exponent = repr(value).partition("e")
+        return f"{mantissa}.0e{exponent}" if mark and "." not in mantissa else repr(value)
     if _PLAIN.match(value) and value.lower() not in _TAKEN:
         return value
     return json.dumps(value, ensure_ascii=False)
