@@ -15,6 +15,7 @@ from typing import Any
 
 from qiao.core.anthropic.grammar import check
 from qiao.core.sse import Decoder
+from qiao.upstream.probe import REQUEST_ID
 from tests.live.vllm.server import NAME, WINDOW, Server
 from tests.support.gateway import Gateway
 from tests.support.plain_http import Reply, ask
@@ -115,8 +116,12 @@ class Stage:
     # -- what passed ----------------------------------------------------------------------------------------------
 
     def chats(self) -> list[Exchange]:
-        """What the gateway asked the engine, connection by connection, refusals included."""
-        return [exchange for exchange in self.behind.exchanges if exchange.path == CHAT]
+        """What the gateway asked the engine for its clients, connection by connection, refusals included."""
+        return [
+            exchange
+            for exchange in self.behind.exchanges
+            if exchange.path == CHAT and exchange.request_headers.get("x-request-id") != REQUEST_ID
+        ]
 
     def sent(self) -> dict[str, Any]:
         """The body of the only chat that the engine accepted."""

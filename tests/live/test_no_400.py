@@ -154,7 +154,7 @@ def test_requests_of_claude_code(stage: Stage, claude_bodies: list[Json], tmp_pa
     changes: list[Json] = [
         {},
         {"stream": False},
-        {"thinking": {"type": "enabled", "budget_tokens": 31_999}},
+        {"thinking": {"type": "enabled", "budget_tokens": 31_999}, "max_tokens": 32_000},
         {"thinking": {"type": "disabled"}, "max_tokens": 64, "stop_sequences": ["</severity>", "</block>"]},
         {"max_tokens": 128_000, "temperature": 1},
         {"safeguards": [{"type": "dangerous_tool_use", "classifier_context": {}}], "speed": "fast"},

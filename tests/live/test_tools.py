@@ -132,8 +132,9 @@ def test_a_strict_schema_that_the_grammar_refuses(stage: Stage) -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_a_server_without_a_parser(stages: Stages) -> None:
-    """Its refusal is healed at once and only once; then the engine is asked as it wants to be asked."""
+    """It is asked as it wants to be asked, after one refusal at most. (Forced calls there are answered under a grammar,
+    which forbids this script.)"""
     bare = stages(BARE, apart="what it learns")
-    for choice in (None, {"type": "auto"}, {"type": "any"}):
+    for choice in (None, {"type": "auto"}, {"type": "none"}):
         assert text_of(bare.both("Hi. " + marker("Hello."), tools=TOOLS, tool_choice=choice)) == "Hello."
-    assert [chat.status for chat in bare.chats()].count(400) == 1
+    assert [chat.status for chat in bare.chats()].count(400) <= 1
