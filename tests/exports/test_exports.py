@@ -291,6 +291,14 @@ def repr_of(node: Any) -> str:
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["a\nb", "a\nb\n", "a\n", "\n", "\n\n", "a\n\n", " a\nb", "a\n  b\n", "a \nb", "a\n\nb", "a\r\nb\n", "\na\n"],
+)
+def test_yaml_keeps_every_line_as_it_is(text: str) -> None:
+    assert yaml.safe_load(document({"key": text, "list": [text]})) == {"key": text, "list": [text]}
+
+
+@pytest.mark.parametrize(
     "word", ["yes", "No", "null", "~", "1.0", "0x10", "2026-01-01", "1e3", "", " x", "a: b", "#x", "-"]
 )
 def test_yaml_quotes_what_would_be_misread(word: str) -> None:

@@ -100,6 +100,34 @@ def test_stored_forms(stored: dict[str, Any] | None, precision: str, bits: int) 
     assert facts.quantisation.name
 
 
+def test_formats_that_store_the_experts_alone() -> None:
+    """As in the config.json of Kimi-K2.5: under `text_config`, and all but the experts ignored."""
+    stored = {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int", "group_size": 32}}},
+        "ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*"],
+    }
+    outer = read_config(json.dumps({"text_config": CONFIG | {"quantization_config": stored}}).encode(), "here")
+    assert outer.quantisation.only_experts
+    assert outer.quantisation.group == 32
+    everything = read_config(changed(quantization_config={**stored, "ignore": ["lm_head"]}), "here")
+    assert summed_bytes(everything) < summed_bytes(outer)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "is_needed"),
+    [
+        (b'{"auto_map": {"AutoTokenizer": ["tokenization_kimi.TikTokenTokenizer", null]}}', True),
+        (b'{"tokenizer_class": "Qwen2Tokenizer"}', False),
+        (b'{"auto_map": {"AutoProcessor": "x"}}', False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_a_tokenizer_that_is_code(tokenizer: bytes | None, is_needed: bool) -> None:
+    assert bool(read_config(changed(), "here", tokenizer=tokenizer).remote_code) is is_needed
+
+
 @pytest.mark.parametrize(
     ("fields", "word"),
     [

@@ -206,3 +206,22 @@ def test_what_a_plan_writes_has_no_fault() -> None:
 @pytest.mark.parametrize("text", ["", "#", "--model", "vllm serve", "echo hello\n" * 3, "--max-model-len x"])
 def test_any_script_can_be_read(text: str) -> None:
     assert isinstance(review(text), tuple)
+
+
+def test_code_from_the_download_is_run_only_where_it_must_be() -> None:
+    """vllm-project/recipes#116: the tokenizer of Kimi K2 is such code; nothing of Qwen3 is."""
+    kimi = a_plan(gpus="8xH200", model="kimi-k2-thinking")
+    assert "--trust-remote-code" in kimi.arguments
+    assert "recipes#116" in reason(kimi, "--trust-remote-code")
+    script = "vllm serve moonshotai/Kimi-K2-Thinking --trust-remote-code --tool-call-parser kimi_k2"
+    assert "trust_remote_code" not in codes(script)
+    qwen = a_plan(gpus="8xH200")
+    assert "--trust-remote-code" not in qwen.arguments
+    assert "left out" in reason(qwen, "--trust-remote-code")
+
+
+@pytest.mark.parametrize(("version", "parser"), [("0.11.2", "glm45"), ("0.16", "glm47"), ("0.33", "glm47")])
+def test_glm_47_has_a_parser_of_its_own(version: str, parser: str) -> None:
+    """vllm-project/recipes, models/zai-org/GLM-4.7.yaml."""
+    assert a_plan(gpus="8xH200", model="glm-4.7", vllm_version=version).tool_parser == parser
+    assert a_plan(gpus="8xH200", model="glm-4.6", vllm_version=version).tool_parser == "glm45"

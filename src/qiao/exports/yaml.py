@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 Node: TypeAlias = "Mapping[str, Node] | Sequence[Node] | str | int | float | bool | None"
 
-_PLAIN = re.compile(r"^[A-Za-z/][A-Za-z0-9_./-]*$")
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 _TAKEN = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf"})
 
 
@@ -48,9 +48,9 @@ def _mapping(node: Mapping[str, Node], depth: int) -> Iterator[str]:
 
 
 def _entry(head: str, value: Node, depth: int) -> Iterator[str]:
-    if isinstance(value, str) and "\n" in value:
-        yield f"{head} |"
-        yield from (f"{'  ' * (depth + 1)}{line}".rstrip() for line in value.rstrip("\n").split("\n"))
+    if isinstance(value, str) and _is_block(value):
+        yield f"{head} |" if value.endswith("\n") else f"{head} |-"
+        yield from (f"{'  ' * (depth + 1)}{line}".rstrip() for line in value.removesuffix("\n").split("\n"))
     elif isinstance(value, Mapping):
         yield head if value else f"{head} {{}}"
         yield from _mapping(value, depth + 1)
@@ -59,6 +59,17 @@ def _entry(head: str, value: Node, depth: int) -> Iterator[str]:
         yield from _sequence(value, depth + 1)
     else:
         yield f"{head} {_scalar(value)}"
+
+
+def _is_block(value: str) -> bool:
+    """Whether text over several lines comes back from a block scalar letter by letter."""
+    lines = value.removesuffix("\n").split("\n")
+    return (
+        len(lines) > 1
+        and all(line.isprintable() and line == line.rstrip() for line in lines)
+        and lines[0] == lines[0].lstrip() != ""
+        and lines[-1] != ""
+    )
 
 
 def _sequence(node: Sequence[Node], depth: int) -> Iterator[str]:
@@ -81,6 +92,6 @@ def _scalar(value: str | int | float | bool | None) -> str:
         # YAML 1.1 takes a mantissa without a point for a word: 5e-324 has to be 5.0e-324.
         mantissa, mark, exponent = repr(value).partition("e")
         return f"{mantissa}.0e{exponent}" if mark and "." not in mantissa else repr(value)
-    if _PLAIN.match(value) and value.lower() not in _TAKEN:
+    if _PLAIN.fullmatch(value) and value.lower() not in _TAKEN:
         return value
     return json.dumps(value, ensure_ascii=False)

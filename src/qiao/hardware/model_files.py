@@ -11,7 +11,7 @@ from qiao.planner.config_reader import read_config
 from qiao.planner.gguf import HeaderCutError, read_gguf
 from qiao.planner.model import ModelFacts
 
-_CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
+_CONFIG, _INDEX, _TOKENIZER = "config.json", "model.safetensors.index.json", "tokenizer_config.json"
 _FIRST_READ, _MOST_READ = 2 * 2**20, 128 * 2**20
 
 
@@ -40,7 +40,15 @@ def read(name: str) -> ModelFacts:
 def _folder(folder: Path) -> ModelFacts:
     config = (folder / _CONFIG).read_bytes()
     index = (folder / _INDEX).read_bytes() if (folder / _INDEX).is_file() else None
-    facts = read_config(config, str(folder.resolve()), index=index, sources=(str(folder / _CONFIG),), is_local=True)
+    tokenizer = (folder / _TOKENIZER).read_bytes() if (folder / _TOKENIZER).is_file() else None
+    facts = read_config(
+        config,
+        str(folder.resolve()),
+        index=index,
+        tokenizer=tokenizer,
+        sources=(str(folder / _CONFIG),),
+        is_local=True,
+    )
     if facts.published_bytes is not None:
         return facts
     files = sum(each.stat().st_size for each in folder.glob("*.safetensors"))

@@ -27,7 +27,7 @@ _LOAD_SECONDS = 3600
 def finished(request: Request, fit: Fit, tried: Layouts) -> Plan:
     """The plan for a try that reaches the goal."""
     profile = profiles.find(fit.model.name)
-    tools = vllm.tool_parser(profile)
+    tools = vllm.tool_parser(profile, request.goal.version)
     reasoning = vllm.reasoning_parser(profile, request.goal.version)
     served = profile.plain_id
     return Plan(
@@ -72,6 +72,8 @@ def _arguments(request: Request, fit: Fit, served: str, tools: str | None, reaso
         words += ["--kv-cache-dtype", load.cache_type]
     if _gpu(request).bf16_arithmetic is False:
         words += ["--dtype", "half"]
+    if fit.model.remote_code:
+        words += ["--trust-remote-code"]
     words += ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
     if tools:
         words += ["--enable-auto-tool-choice", "--tool-call-parser", tools]
@@ -124,6 +126,9 @@ def _reasons(
         about="--chat-template",
         text="none: the template that comes with the model is right; what it refuses, the gateway rewrites",
     )
+    if model.remote_code:
+        yield Reason(about="--trust-remote-code", text=model.remote_code)
+        return
     yield Reason(
         about="--trust-remote-code",
         text=f"left out: {model.architecture} is built into vLLM, and the flag runs code from the download",

@@ -28,14 +28,23 @@ _UNKNOWN_KINDS = {
 
 
 def read_config(
-    data: bytes, repository: str, *, index: bytes | None = None, sources: tuple[str, ...] = (), is_local: bool = False
+    data: bytes,
+    repository: str,
+    *,
+    index: bytes | None = None,
+    tokenizer: bytes | None = None,
+    sources: tuple[str, ...] = (),
+    is_local: bool = False,
 ) -> ModelFacts:
-    """Facts from the text of a config.json, and of a model.safetensors.index.json where there is one."""
+    """Facts from the texts of a model's config.json, model.safetensors.index.json and tokenizer_config.json."""
     config = _decoded(data, f"{repository}: config.json")
     facts = read_fields(config, repository, sources=sources)
     total = _total_size(_decoded(index, f"{repository}: model.safetensors.index.json")) if index is not None else None
     return msgspec.structs.replace(
-        facts, published_bytes=total if total is not None else facts.published_bytes, is_local=is_local
+        facts,
+        published_bytes=total if total is not None else facts.published_bytes,
+        is_local=is_local,
+        remote_code=_own_tokenizer(_decoded(tokenizer, f"{repository}: tokenizer_config.json")) if tokenizer else "",
     )
 
 
@@ -69,7 +78,9 @@ def read_fields(config: Config, repository: str, *, sources: tuple[str, ...] = (
         tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         draft_layers=_optional(text, "mtp_num_hidden_layers") or _optional(text, "num_nextn_predict_layers"),
         vision_parameters=_vision(_mapping(config, "vision_config"), repository),
-        quantisation=quantisation(_mapping(config, "quantization_config"), repository),
+        quantisation=quantisation(
+            _mapping(config, "quantization_config") or _mapping(text, "quantization_config"), repository
+        ),
         published_bytes=_optional(config, "published_bytes") or None,
         sources=sources,
     )
@@ -117,11 +128,13 @@ def _grouped(config: Config, method: str, repository: str) -> Quantisation:
     if bits not in (4, 8):
         raise ConfigurationError(f"{repository}: {method} does not say how many bits its weights have.")
     block = _list(best, "block_structure")
+    # Such checkpoints leave attention and whatever else is not an expert as it was.
+    only_experts = any("self_attn" in str(each) for each in _list(config, "ignore"))
     match bits, is_float:
         case 4, True:
-            return Quantisation(method=method, precision="fp4", group=group or 16, bits=4)
+            return Quantisation(method=method, precision="fp4", group=group or 16, bits=4, only_experts=only_experts)
         case 4, False:
-            return Quantisation(method=method, precision="int4", group=group or None, bits=4)
+            return Quantisation(method=method, precision="int4", group=group or None, bits=4, only_experts=only_experts)
         case 8, True:
             shape = (int(block[0]), int(block[1])) if len(block) == 2 and all(map(_is_count, block)) else None
             return Quantisation(method=method, precision="fp8", block=shape, bits=8)
@@ -176,7 +189,8 @@ def _attention(text: Config, repository: str, kinds: Mapping[str, int]) -> Atten
         head_size=_optional(text, "head_dim") or _number(text, "hidden_size", repository) // heads,
         gated=bool(text.get("attn_output_gate", model_type.startswith("qwen3_next"))),
         biased=bool(text.get("attention_bias", False)) or model_type.startswith("qwen2"),
-        normed=model_type.startswith("qwen3"),
+        biased_output=bool(text.get("attention_bias", False)) and model_type != "glm4_moe",
+        normed=model_type.startswith("qwen3") or bool(text.get("use_qk_norm")),
         sliding_layers=kinds["sliding_attention"],
         sliding_window=_optional(text, "sliding_window") if kinds["sliding_attention"] else 0,
     )
@@ -245,6 +259,13 @@ def _decoded(data: bytes, place: str) -> Config:
         return msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.DecodeError as problem:
         raise ConfigurationError(f"{place} is not a JSON object: {problem}.") from problem
+
+
+def _own_tokenizer(config: Config) -> str:
+    """Why the tokenizer needs code of the download, or nothing. Models and their settings are built into engines."""
+    if not _mapping(config, "auto_map").get("AutoTokenizer"):
+        return ""
+    return "its tokenizer is code that comes with the model (auto_map in tokenizer_config.json)"
 
 
 def _total_size(index: Config) -> int | None:

@@ -32,6 +32,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     * `parameters`: numbers in all, for people and for order.
     * `config`: the fields of config.json that the planner reads.
     * `not_there`: names that people use and that nobody published, each with what is meant.
+    * `remote_code`: why code that comes with the download has to be run, with its source.
     * `since`: first vLLM version that has its architecture, and where that was seen.
     """
 
@@ -42,4 +43,5 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     aliases: tuple[str, ...] = ()
     not_there: dict[str, str] = {}
+    remote_code: str = ""
     since: tuple[tuple[int, ...], str] = ((0, 9), "vLLM 0.9.2, models/registry.py")

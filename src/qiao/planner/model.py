@@ -16,7 +16,7 @@ class Attention(msgspec.Struct, frozen=True, kw_only=True):
 
     * `layers`: how many layers look at the whole window.
     * `gated`: the query projection is twice as wide, for an output gate (Qwen3-Next and later).
-    * `biased`: projections have biases.
+    * `biased`: the projections to queries, keys and values have biases; `biased_output`: the one out of them too.
     * `sliding_layers`, `sliding_window`: further layers that keep the last tokens only.
     * `latent`: numbers a token and layer that latent attention keeps in place of keys and values (DeepSeek, Kimi).
     * `query_latent`, `latent_rank`, `head_size_rotary`, `head_size_value`: its further shapes.
@@ -28,6 +28,7 @@ class Attention(msgspec.Struct, frozen=True, kw_only=True):
     head_size: int
     gated: bool = False
     biased: bool = False
+    biased_output: bool = False
     normed: bool = False
     sliding_layers: int = 0
     sliding_window: int = 0
@@ -72,6 +73,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     * `window`: tokens that it was trained for.
     * `published_bytes`: what its index says it takes, where that is known.
     * `sources`: where the figures come from.
+    * `remote_code`: why code that comes with the download has to be run; empty where none has to.
     """
 
     repository: str
@@ -92,6 +94,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     published_bytes: int | None = None
     sources: tuple[str, ...] = ()
     is_local: bool = False
+    remote_code: str = ""
 
     @property
     def is_hybrid(self) -> bool:

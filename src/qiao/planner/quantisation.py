@@ -64,6 +64,8 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
             match self.precision:
                 case "fp4":
                     return groups
+                case _ if self.method == "compressed-tensors":  # its usual scheme is symmetric: no zero points
+                    return groups * BF16_BYTES
                 case _:  # a BF16 scale and a 4-bit zero point for each group
                     return int(groups * 2.5)
         return rows * BF16_BYTES

@@ -75,7 +75,7 @@ def _faults(script: _Script) -> Iterator[Fault]:
     yield from _about_model(script)
     yield from _parsers(script)
     yield from _window(script)
-    if "--trust-remote-code" in script.flags and script.model is not None:
+    if "--trust-remote-code" in script.flags and script.model is not None and not script.model.remote_code:
         yield Fault(
             line=script.flags["--trust-remote-code"][0],
             code="trust_remote_code",
@@ -134,7 +134,7 @@ def _parsers(script: _Script) -> Iterator[Fault]:
     if script.model_name is None:
         return
     profile = profiles.find(script.model.name if script.model else script.model_name)
-    right = vllm.tool_parser(profile).name
+    right = vllm.tool_parser(profile, vllm.NEWEST).name
     chosen = script.flags.get("--tool-call-parser")
     if right and chosen is None:
         yield Fault(

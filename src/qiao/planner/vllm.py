@@ -39,6 +39,7 @@ TOOL_PARSERS: dict[str, str] = {
 
 # Since then the parser qwen3 takes an answer whose opening tag stands in the prompt (templates of the Thinking models).
 _QWEN3_WITHOUT_OPENING: Version = (0, 24)
+_GLM47_SINCE: Version = (0, 16)  # tool-parser glm47: in the flags of 0.16.0, not of 0.11.2
 _REASONING_PARSERS: tuple[tuple[str, str], ...] = (
     ("qwen", "qwen3"),
     ("deepseek-r1", "deepseek_r1"),
@@ -75,13 +76,17 @@ def version_text(version: Version) -> str:
     return ".".join(str(part) for part in version)
 
 
-def tool_parser(profile: Profile) -> Chosen:
+def tool_parser(profile: Profile, version: Version) -> Chosen:
     """The parser of tool calls for a family."""
     if profile.dialect is None:
         return Chosen(None, f"how {profile.family} writes tool calls is not known; the gateway reads them itself")
     name = TOOL_PARSERS.get(profile.dialect)
     if name is None:
         return Chosen(None, f"vLLM has no parser for {profile.dialect}; the gateway reads the calls itself")
+    if name == "glm45" and profile.family.startswith("GLM-4.7") and version >= _GLM47_SINCE:
+        return Chosen(
+            "glm47", "GLM-4.7 leaves out the line ends that the parser glm45 waits for (vLLM recipes, GLM-4.7)"
+        )
     return Chosen(name, profile.why.get("dialect", profile.dialect))
 
 

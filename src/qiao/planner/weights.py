@@ -182,7 +182,7 @@ def _attention(model: ModelFacts, layers: int, place: Place) -> Iterator[Part]:
     if attention.normed:
         yield _vector("query and key norms", 2 * attention.head_size, layers, place)
     if attention.biased:
-        yield _vector("attention biases", query * gate + 2 * key + hidden, layers, place)
+        yield _vector("attention biases", query * gate + 2 * key + hidden * attention.biased_output, layers, place)
 
 
 def _latent_attention(model: ModelFacts, layers: int, place: Place) -> Iterator[Part]:

@@ -174,7 +174,7 @@ class Envelope:
     def _begin_member(self, kind: Kind, key: str) -> None:
         self._value.clear()
         if key in _NAME_KEYS and self.name is None:
-            self._member = "name"
+            self._member = "name" if kind == "string" else "other"
             self._require(kind == "string")
         elif key in _ARGUMENT_KEYS and not self._has_arguments:
             self._has_arguments = True
@@ -182,10 +182,15 @@ class Envelope:
                 self._note("parameters_key")
             if self.name is None:
                 self._note("name_after_arguments")
-            self._require(kind != "array")
-            self._member = "arguments" if kind == "object" else "text_arguments"
-            if kind == "object":
-                self._reader.out = self._out
+            match kind:
+                case "object":
+                    self._member = "arguments"
+                    self._reader.out = self._out
+                case "array":
+                    self._member = "other"
+                    self._require(False)
+                case _:
+                    self._member = "text_arguments"
         else:
             known = key in _NAME_KEYS or key in _ARGUMENT_KEYS or key in _OTHER_KEYS
             self._member = "other"
