@@ -54,7 +54,8 @@ class Markdown:
         self._is_blank = self._is_blank and not text.strip(WHITESPACE)
         lines = text.split("\n")
         for line in lines[:-1]:
-            self._end_line(self._line + line)
+            # Cut as a line is that comes in pieces: how it came must not matter.
+            self._end_line((self._line + line)[:_LONGEST_FENCE_LINE])
             self._line = ""
         self._line = (self._line + lines[-1])[:_LONGEST_FENCE_LINE]
 

@@ -120,6 +120,15 @@ def test_a_dialect_alone_yields_events_only(name: str) -> None:
     assert not any(isinstance(event, Layout) for event in out)
 
 
+def test_a_very_long_line_with_fence_marks_is_the_same_in_pieces() -> None:
+    text = "```" + "x" * 300 + f"```json\n{CALL}"
+    stages = text_tools("hermes", TOOLS["any"]), text_tools("hermes", TOOLS["any"])
+    whole = stages[0].feed([TextAdded(text), STOP])
+    pieces = [out for event in [*map(TextAdded, text), STOP] for out in stages[1].feed([event])]
+    calls = [[event for event in events if isinstance(event, ToolCallEnded)] for events in (whole, pieces)]
+    assert calls[0] == calls[1]
+
+
 def test_layout_makes_the_text_whole_again() -> None:
     dialect = Hermes(TOOLS["any"])
     pieces = [*dialect.read(f"Hi\n{CALL}\n\n<tool_call></tool_call>"), *dialect.finish(cut=False)]
