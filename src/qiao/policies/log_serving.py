@@ -69,8 +69,8 @@ _LITELLM = (
         "litellm_responses_api",
         "LiteLLM sends /v1/messages to the Responses API: the prefix openai/ of the model does that.",
         (
-            "Write hosted_vllm/NAME for a vLLM, or anthropic/NAME with qiao's address; `qiao export litellm` writes the "
-            "whole file."
+            "Write hosted_vllm/NAME for a vLLM, or anthropic/NAME with qiao's address; `qiao export litellm` writes "
+            "the whole file."
         ),
         r"/v1/responses[\"' ].{0,60}\b404\b",
         r"(?:OpenAIException|openai\.NotFoundError).{0,200}/v1/responses",
