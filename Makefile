@@ -7,11 +7,14 @@ VENV := .venv
 TEST_VENV := .venv-test
 OLD_SDK_VENV := .venv-anthropic-0
 LIVE_VENV := .venv-live
+LITELLM_VENV := .venv-litellm
+FUZZ_VENV := .venv-fuzz
+FUZZ_SECONDS ?= 3600
 TYPESCRIPT := tests/integration/ts
 STAMPS := .stamps
 PIP_FLAGS := --disable-pip-version-check --quiet --require-hashes
 
-.PHONY: help up setup test check lint types architecture bench live lock clean
+.PHONY: help up setup test check lint types architecture bench live fuzz lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -67,7 +70,7 @@ types: $(STAMPS)/test
 architecture: $(STAMPS)/test
 	@$(TEST_VENV)/bin/python -m pytest -q tests/test_architecture.py
 
-live: $(STAMPS)/test $(STAMPS)/live ## the live suites (a real vLLM on this CPU, real clients; minutes)
+live: $(STAMPS)/test $(STAMPS)/live $(STAMPS)/litellm ## the live suites (a real vLLM on this CPU, real clients; minutes)
 	@$(TEST_VENV)/bin/python -m pytest -m live
 
 # No stamp where vLLM cannot be had: the reason was printed, the tests are skipped with it, and the next run tries again.
@@ -75,13 +78,36 @@ $(STAMPS)/live: requirements/live.txt requirements/live-torch.txt tests/live/vll
 	@$(PYTHON) tests/live/vllm/install.py $(LIVE_VENV)
 	@test -e $(LIVE_VENV)/ABSENT || { mkdir -p $(STAMPS) && touch $@; }
 
+# The gateway of the usual guides. Where it cannot be had, the reason is printed and its tests are skipped with it.
+$(STAMPS)/litellm: requirements/litellm.txt
+	@echo "setup: installing LiteLLM into $(LITELLM_VENV)" >&2
+	@test -x $(LITELLM_VENV)/bin/python || $(PYTHON) -m venv $(LITELLM_VENV)
+	@mkdir -p $(STAMPS); rm -f $(LITELLM_VENV)/ABSENT; \
+	if $(LITELLM_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r requirements/litellm.txt; then touch $@; else \
+	  echo "LiteLLM could not be installed here (see what pip said)" > $(LITELLM_VENV)/ABSENT; \
+	  echo "setup: tests with LiteLLM WILL BE SKIPPED: pip could not install requirements/litellm.txt" >&2; \
+	fi
+
+fuzz: $(STAMPS)/fuzz ## search for texts that break a law (FUZZ_SECONDS, one core); Linux x86-64, Python 3.11 to 3.13
+	@PYTHONPATH=src nice -n 19 $(FUZZ_VENV)/bin/python -m tests.fuzz.search --seconds $(FUZZ_SECONDS)
+
+$(STAMPS)/fuzz: requirements/fuzz.txt
+	@echo "setup: installing into $(FUZZ_VENV)" >&2
+	@test -x $(FUZZ_VENV)/bin/python || $(PYTHON) -m venv $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/fuzz.txt
+	@mkdir -p $(STAMPS) && touch $@
+
 bench: $(STAMPS)/test ## measure the gateway and the embedded engine beside the bare upstream
 	@$(TEST_VENV)/bin/python -m bench all --markdown docs/performance.md
 
 lock: $(STAMPS)/lock-tool ## renew the hashed requirement files (no URL, no host in them)
-	@for name in run test build anthropic-0; do \
+	@for name in run test build anthropic-0 fuzz litellm; do \
 	  source=$$([ $$name = run ] && echo pyproject.toml || echo requirements/$$name.in); \
-	  extra=$$([ $$name = test ] && echo "--constraint requirements/run.txt" || true); \
+	  case $$name in \
+	    test|fuzz) extra="--constraint requirements/run.txt";; \
+	    litellm) extra="--override requirements/litellm-without.txt";; \
+	    *) extra="";; \
+	  esac; \
 	  .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --no-emit-find-links --upgrade $$extra $$source -o requirements/$$name.txt || exit 1; \
 	done
@@ -94,4 +120,4 @@ $(STAMPS)/lock-tool:
 	@mkdir -p $(STAMPS) && touch $@
 
 clean: ## remove what make created
-	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(LIVE_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(LIVE_VENV) $(LITELLM_VENV) $(FUZZ_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

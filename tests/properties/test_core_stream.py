@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from qiao.core.anthropic.stream import Encoder
 from qiao.core.arguments import Arguments
 from qiao.core.exchange import Exchange
 from qiao.core.openai.stream import Decoder
+from tests.fuzz.laws import cut, mended
 
 FRAME = Frame(message_id="msg_1", model="m")
 
@@ -44,11 +46,6 @@ def scripts(draw: st.DrawFn) -> list[tuple[str, Any]]:
             max_size=6,
         )
     )
-
-
-def cut(data: Any, cuts: list[int]) -> list[Any]:
-    places = sorted({place % (len(data) + 1) for place in cuts})
-    return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True) if data[start:end]]
 
 
 def chunks_of(script: list[tuple[str, Any]], cuts: list[int], finish: str = "stop") -> bytes:
@@ -144,15 +141,20 @@ def test_valid_arguments_pass_byte_for_byte(value: Any, cuts: list[int]) -> None
 )
 @settings(max_examples=1000, deadline=None)
 def test_mended_arguments_are_always_an_object_whatever_the_cut(text: str, cuts: list[int], was_cut: bool) -> None:
-    results = set()
-    for pieces in ([text] if text else [], cut(text, cuts), list(text)):
-        arguments = Arguments()
-        out = "".join([arguments.feed(piece) for piece in pieces])
-        closed = arguments.close(cut=was_cut)
-        out += closed.text
-        if closed.outcome == "object":
-            assert isinstance(json.loads(out), dict)
-        elif closed.outcome == "text":
-            assert out == ""
-        results.add((out, closed.outcome, closed.leftover, tuple(arguments.repairs)))
-    assert len(results) == 1
+    mended(text, cuts, None, was_cut=was_cut, mend=True)
+
+
+@pytest.mark.parametrize("name", [None, "", "f"])
+def test_a_call_without_a_name_is_words(name: str | None) -> None:
+    """Found by `make fuzz`: a call has a name, and what is no call is text."""
+    deltas: list[dict[str, Any]] = [
+        {"tool_calls": [{"index": 0, "id": "c", "function": {"name": name, "arguments": '{"a": '}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]},
+    ]
+    events = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    message = run([b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)], stream=True)
+    assert isinstance(message, dict)
+    (block,) = message["content"]
+    found = (block["type"], block.get("name"), block.get("text") or block["input"], message["stop_reason"])
+    assert found == (("tool_use", "f", {"a": 1}, "tool_use") if name else ("text", None, '{"a": 1}', "end_turn"))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qiao.core.dialects import DIALECTS, text_tools
-from qiao.core.dialects.base import Layout, Piece
 from qiao.core.events import (
     Event,
     Finished,
@@ -23,14 +21,12 @@ from qiao.core.events import (
 )
 from qiao.core.fold import CallBlock, fold
 from qiao.core.sequence import Sequencer
-from tests.core.dialects.answers import STRING, Case, run, tool
+from tests.core.dialects.answers import run
 from tests.core.dialects.test_cases import CASES, expect
-from tests.properties.test_core_stream import cut, json_values
+from tests.fuzz.laws import DECLARED, FINISHES, Invented, answers, cut, letters
+from tests.properties.test_core_stream import json_values
 
-TOOLS = (
-    tool("f", {"a": STRING, "n": {"type": "integer"}, "u": {"type": ["string", "null"]}, "v": {}}),
-    tool("get_weather", {"city": STRING}, additionalProperties=False),
-)
+TOOLS = DECLARED
 
 # What documents are made of: what dialects consist of, whole, in parts and broken, and what stands round it.
 ENVELOPES = (
@@ -99,9 +95,7 @@ THINK = ("<think>", "</think>", "<think>\n", "</thi")
 
 names = st.sampled_from(sorted(DIALECTS))
 cuts = st.lists(st.integers(0, 10**6), max_size=8)
-finishes = st.sampled_from(
-    [Finished("stop"), Finished("tool_calls"), Finished("length"), Finished("stop_sequence", "END")]
-)
+finishes = st.sampled_from(FINISHES)
 
 
 @st.composite
@@ -111,50 +105,19 @@ def documents(draw: st.DrawFn, name: str, *, thinks: bool = False) -> str:
     return "".join(draw(st.lists(fragments, max_size=14)))
 
 
-def read(name: str, pieces: Sequence[str], *, was_cut: bool, repair: bool) -> tuple[list[Piece], list[tuple[str, str]]]:
-    """What a dialect makes of a text, neighbours of one kind joined."""
-    dialect = DIALECTS[name](TOOLS, repair=repair)
-    out: list[Piece] = []
-    for piece in [*(found for text in pieces for found in dialect.read(text)), *dialect.finish(cut=was_cut)]:
-        match out[-1:], piece:
-            case [TextAdded(text=before)], TextAdded(text=text):
-                out[-1] = TextAdded(before + text)
-            case [Layout(text=before)], Layout(text=text):
-                out[-1] = Layout(before + text)
-            case [ToolArgumentsAdded(text=before)], ToolArgumentsAdded(index=index, text=text):
-                out[-1] = ToolArgumentsAdded(index, before + text)
-            case _:
-                out.append(piece)
-    return out, dialect.repairs
-
-
 @given(st.data(), names, cuts, st.booleans(), st.booleans())
 @settings(max_examples=400, deadline=None)
 def test_no_cut_changes_what_is_read_and_no_letter_is_lost(
     data: st.DataObject, name: str, places: list[int], was_cut: bool, repair: bool
 ) -> None:
-    text = data.draw(documents(name))
-    found = read(name, [text], was_cut=was_cut, repair=repair)
-    for pieces in (cut(text, places), list(text)):
-        assert read(name, pieces, was_cut=was_cut, repair=repair) == found
-    assert "".join(words(piece) for piece in found[0]) == text
-    arguments: dict[int, str] = {}
-    for piece in found[0]:
-        if isinstance(piece, ToolArgumentsAdded):
-            arguments[piece.index] = arguments.get(piece.index, "") + piece.text
-        elif isinstance(piece, ToolCallEnded) and piece.complete:
-            assert isinstance(json.loads(arguments[piece.index]), dict)
-    assert repair or not found[1] or all(tool in ("f", "get_weather") for tool, _ in found[1])
+    letters(name, data.draw(documents(name)), places, was_cut=was_cut, repair=repair)
 
 
-def words(piece: Piece) -> str:
-    match piece:
-        case ToolCallEnded():
-            return piece.raw
-        case TextAdded() | Layout():
-            return piece.text
-        case _:
-            return ""
+def test_a_line_break_in_the_tag_of_a_parameter_reads_the_same_in_pieces() -> None:
+    """Found by `make fuzz`."""
+    text = "<tool_call><function=get_weather><parameter=y></parameter><parameter=d\n>"
+    for name in ("hermes", "qwen3_coder", "glm45"):
+        letters(name, text, [len(text) - 1], was_cut=False, repair=False)
 
 
 @given(st.data(), names, cuts, finishes, st.sampled_from(["tag", "open"]), st.booleans())
@@ -162,24 +125,7 @@ def words(piece: Piece) -> str:
 def test_no_cut_changes_the_answer_and_the_stream_says_the_same(
     data: st.DataObject, name: str, places: list[int], finish: Finished, reasoning: str, one_call: bool
 ) -> None:
-    text = data.draw(documents(name, thinks=True))
-    settings_of_case = {"tools": "none", "reasoning": reasoning, "finish": finish.reason, "one_call": one_call}
-    if finish.stop_sequence is not None:
-        settings_of_case |= {"stopped": True, "stop": finish.stop_sequence}
-    case = _Case("", settings_of_case, text, ())
-    found = run(case, [text], dialect=name)
-    for pieces in (cut(text, places), list(text)):
-        assert run(case, pieces, dialect=name) == found
-    if not found.cut:
-        assert found.streamed == found.whole
-    if finish.reason == "length":
-        assert found.whole[-1] == "stop_reason max_tokens"
-
-
-class _Case(Case, frozen=True):
-    @property
-    def tools(self) -> Any:
-        return TOOLS
+    answers(name, data.draw(documents(name, thinks=True)), places, finish, reasoning=reasoning, one_call=one_call)
 
 
 @given(st.sampled_from(sorted(CASES)), cuts)
@@ -244,7 +190,7 @@ def test_what_is_written_right_is_what_comes_out(
     if is_markup and any(is_ambiguous(value) for value in arguments.values()):
         return
     text = before + as_written(name, arguments) + after
-    found = run(_Case("", {"tools": "none"}, text, ()), cut(text, places), dialect=name)
+    found = run(Invented("", {"tools": "none"}, text, ()), cut(text, places), dialect=name)
     wanted = [f"T {json.dumps(words.strip())}" for words in (before,) if words]
     wanted.append(f"C f {json.dumps(arguments, ensure_ascii=False)}")
     wanted += [f"T {json.dumps(words.strip())}" for words in (after,) if words]

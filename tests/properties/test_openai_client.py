@@ -27,8 +27,9 @@ from qiao.core.openai.target import Target
 from qiao.policies import prepare
 from qiao.profiles import find
 from tests.core.anthropic.conversations import render
+from tests.fuzz.laws import cut
 from tests.properties.test_anthropic_request import json_values, odd_object, parsed, places, replaced, value_at, words
-from tests.properties.test_core_stream import chunks_of, cut, scripts
+from tests.properties.test_core_stream import chunks_of, scripts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "openai_ingress"
 BODIES = [

@@ -135,7 +135,7 @@ class MarkupArguments:
     def _step_key(self, text: str) -> str | None:
         end = text.find(self._markup.key_close, 0, _LONGEST_KEY)
         if end < 0:
-            if len(text) < _LONGEST_KEY and "\n" not in text and not self._is_final:
+            if len(text) < _LONGEST_KEY and "\n" not in text.strip() and not self._is_final:
                 return self._wait(text)
             self._state = "broken"
             return text

@@ -253,14 +253,16 @@ class Decoder:
             open_call.early = ""
 
     def _start_calls(self, out: list[Event]) -> None:
-        """Calls whose name has come but no arguments yet: there will be none."""
+        """Calls whose name has come but no arguments yet: there will be none. Without a name it is no call, but words."""
         for index, call in self._calls.items():
-            if not call.is_started:
-                call.is_started = True
+            if call.is_started:
+                continue
+            call.is_started = True
+            if call.name:
                 out.append(ToolCallStarted(index, call.id, call.name))
-                if call.early:
-                    out.append(ToolArgumentsAdded(index, call.early))
-                    call.early = ""
+            if call.early:
+                out.append(ToolArgumentsAdded(index, call.early) if call.name else TextAdded(call.early))
+                call.early = ""
 
     def _finish(self, choice: _Choice, out: list[Event]) -> None:
         self._start_calls(out)
