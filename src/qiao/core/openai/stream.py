@@ -253,7 +253,7 @@ class Decoder:
             open_call.early = ""
 
     def _start_calls(self, out: list[Event]) -> None:
-        """Calls whose name has come but no arguments yet: there will be none. Without a name it is no call, but words."""
+        """Calls whose name has come but no arguments: there will be none. Without a name it is no call, but words."""
         for index, call in self._calls.items():
             if call.is_started:
                 continue
