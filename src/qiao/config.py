@@ -87,6 +87,14 @@ class Upstream(msgspec.Struct, frozen=True):
     silence_timeout: Annotated[
         float, About("silence after which the upstream counts as dead", kind="seconds", minimum=1)
     ] = 600.0
+    cache_salt: Annotated[
+        Secret | None,
+        About(
+            "secret from which each key's own part of the engine's prefix cache is made (default: all keys share it)",
+            flag="--cache-salt",
+            metavar="SECRET",
+        ),
+    ] = None
 
     @property
     def root(self) -> str | None:
@@ -112,6 +120,15 @@ class Models(msgspec.Struct, frozen=True):
     small: Annotated[str | None, About("model for small, fast requests (default: the main one)", metavar="NAME")] = None
     subagent: Annotated[str | None, About("model for sub-agents (default: the main one)", metavar="NAME")] = None
     map: Annotated[dict[str, str], About("further names of clients and the models they reach")] = {}
+    reasoning_history: Annotated[
+        Literal["auto", "drop", "send", "keep"],
+        About(
+            "what becomes of the reasoning of earlier turns; keep: sent, and the chat template told to keep it; "
+            "auto: what suits the model",
+            flag="--reasoning-history",
+            metavar="HOW",
+        ),
+    ] = "auto"
 
 
 class Tools(msgspec.Struct, frozen=True):

@@ -61,7 +61,8 @@ async def respond(
     is_subagent = "x-claude-code-agent-id" in request.headers
     served, profile = await gateway.served(conversation.model, is_subagent=is_subagent)
     context.upstream_model = served.id
-    prepare = await gateway.preparation(conversation, served, profile)
+    tenant = gateway.tenant(request.headers)
+    prepare = await gateway.preparation(conversation, served, profile, tenant=tenant)
     sent = now()
     answer = await gateway.upstream.open(prepare, served, request_id=context.request_id)
     context.upstream_seconds = now() - sent

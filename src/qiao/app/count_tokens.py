@@ -17,7 +17,8 @@ async def count_tokens(request: web.BaseRequest, gateway: Gateway, context: Cont
     context.model = conversation.model
     served, profile = await gateway.served(conversation.model)
     context.upstream_model = served.id
-    prepare = await gateway.preparation(conversation, served, profile)
+    tenant = gateway.tenant(request.headers)
+    prepare = await gateway.preparation(conversation, served, profile, tenant=tenant, is_asked=False)
     count = await gateway.upstream.count(prepare, served)
     answer: dict[str, object] = {"input_tokens": count.tokens}
     if conversation.edits is not None:

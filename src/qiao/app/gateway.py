@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from aiohttp import web
 
+from qiao.app.conversations import Conversations
 from qiao.core.conversation import Conversation
 from qiao.core.events import Finished, Usage
 from qiao.core.fault import Fault
@@ -16,6 +18,7 @@ from qiao.core.openai.target import Target
 from qiao.documents.pdf import PdfReader
 from qiao.observability.metrics import Metrics
 from qiao.observability.record import RequestRecord
+from qiao.options import Secret
 from qiao.policies.blocks import document_key, documents_needed
 from qiao.policies.models import Names, resolve
 from qiao.policies.prepare import Prepared, Switches, prepare
@@ -66,9 +69,15 @@ class Context(msgspec.Struct):
     abort: Callable[[Fault], Awaitable[web.StreamResponse]] | None = None
 
 
+def _one_tenant(headers: Mapping[str, str]) -> str:
+    return ""
+
+
 class Gateway:
     """The parts put together. `accepts(headers)` says whether the request shows a valid key.
 
+    `tenant(headers)`: whose request it is, one word for each key. `cache_salt`: with it, every tenant has a part of
+    the engine's prefix cache for itself.
     `probe`: looks at what the upstream does not tell; None: there is nothing to find.
     """
 
@@ -83,6 +92,8 @@ class Gateway:
         observe: Callable[[RequestRecord], None],
         main_plain_id: str | None = None,
         switches: Switches = Switches(),  # noqa: B008 - frozen
+        tenant: Callable[[Mapping[str, str]], str] = _one_tenant,
+        cache_salt: Secret | None = None,
         probe: Callable[[], Awaitable[Findings | None]] | None = None,
     ) -> None:
         self.upstream = upstream
@@ -92,6 +103,9 @@ class Gateway:
         self.metrics = metrics
         self.observe = observe
         self.switches = switches
+        self.tenant = tenant
+        self.conversations = Conversations()
+        self._cache_salt = cache_salt
         self._probe = probe
         self.main_plain_ids = (main_plain_id,) if main_plain_id else ()
         self._known_names: tuple[UpstreamFacts, Names] | None = None
@@ -156,8 +170,16 @@ class Gateway:
         by_root = find(served.root) if served.root else None
         return by_root if by_root is not None and by_root.family != "unknown" else find(served.id)
 
-    async def preparation(self, conversation: Conversation, served: Served, profile: Profile) -> Preparation:
-        """How this conversation is made ready for that model, whatever quirks the upstream turns out to have."""
+    async def preparation(
+        self, conversation: Conversation, served: Served, profile: Profile, *, tenant: str, is_asked: bool = True
+    ) -> Preparation:
+        """How this conversation is made ready for that model, whatever quirks the upstream turns out to have.
+
+        `is_asked` False: it is only to be counted.
+        """
+        tool_history = self.conversations.tools(tenant, conversation, is_asked=is_asked)
+        if self._cache_salt is not None:
+            conversation = salted(conversation, tenant, self._cache_salt)
         documents = {
             document_key(document): await self._pdf.text(document.data) for document in documents_needed(conversation)
         }
@@ -171,9 +193,18 @@ class Gateway:
                 documents=documents,
                 switches=self.switches,
                 quirks=quirks,
+                tool_history=tool_history,
             )
 
         return run
+
+
+def salted(conversation: Conversation, tenant: str, secret: Secret) -> Conversation:
+    """The conversation with the tenant's salt, from which neither key nor secret can be read: who sends the beginning
+    of another's prompt cannot tell by the time it takes whether the engine had it. A client's own salt is replaced."""
+    salt = hashlib.blake2b(tenant.encode(), key=hashlib.sha256(secret.reveal().encode()).digest(), digest_size=16)
+    extras = {**conversation.extras, "cache_salt": msgspec.Raw(msgspec.json.encode(salt.hexdigest()))}
+    return msgspec.structs.replace(conversation, extras=extras)
 
 
 def new_request_id() -> str:

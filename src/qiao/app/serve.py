@@ -64,12 +64,16 @@ def build_gateway(config: Config, upstream: Upstream, observers: Observers) -> G
     def accepts(headers: Mapping[str, str]) -> bool:
         return keys.accepts(headers.get("x-api-key"), headers.get("Authorization"))
 
+    def tenant(headers: Mapping[str, str]) -> str:
+        return keys.tenant(headers.get("x-api-key"), headers.get("Authorization"))
+
     models = config.models
     return Gateway(
         upstream,
         names=Names(main=models.main, small=models.small, subagent=models.subagent, exact=models.map),
         main_plain_id=models.name,
         accepts=accepts,
+        tenant=tenant,
         settings=Settings(
             max_body=config.server.max_body,
             max_header=config.server.max_header,
@@ -80,6 +84,7 @@ def build_gateway(config: Config, upstream: Upstream, observers: Observers) -> G
         metrics=observers.metrics,
         observe=observers,
         switches=_switches(config),
+        cache_salt=config.upstream.cache_salt,
         probe=upstream.probe if isinstance(upstream, OpenAIUpstream) else None,
     )
 
@@ -87,7 +92,10 @@ def build_gateway(config: Config, upstream: Upstream, observers: Observers) -> G
 def _switches(config: Config) -> Switches:
     # The embedded engine writes its calls under a grammar of its own.
     parser = config.tools.parser if config.upstream.url is not None else ENGINE
-    return Switches(tool_parser=parser, repair=not config.tools.no_repair)
+    history = config.models.reasoning_history
+    return Switches(
+        reasoning=None if history == "auto" else history, tool_parser=parser, repair=not config.tools.no_repair
+    )
 
 
 async def start(config: Config, upstream: Upstream, observers: Observers) -> Listening:

@@ -49,12 +49,26 @@ class KeyRing:
         """
         if self.is_open:
             return True
-        shown = [x_api_key] if x_api_key is not None else []
-        scheme, _, token = (authorization or "").strip().partition(" ")
-        if scheme.lower() == "bearer":
-            shown.append(token.strip())
-        matches = [hmac.compare_digest(_digest(candidate), digest) for candidate in shown for digest in self._digests]
+        shown = [_digest(candidate) for candidate in _shown(x_api_key, authorization)]
+        matches = [hmac.compare_digest(candidate, digest) for candidate in shown for digest in self._digests]
         return any(matches)
+
+    def tenant(self, x_api_key: str | None, authorization: str | None) -> str:
+        """One word for each key, from which the key cannot be read: whose request it is.
+
+        Of two keys the valid one counts. Where no key is asked for, whatever is shown tells clients apart.
+        """
+        shown = [_digest(candidate) for candidate in _shown(x_api_key, authorization)]
+        valid = [digest for digest in shown if self.is_open or digest in self._digests]
+        return valid[0].hex() if valid else ""
+
+
+def _shown(x_api_key: str | None, authorization: str | None) -> list[str]:
+    shown = [x_api_key] if x_api_key is not None else []
+    scheme, _, token = (authorization or "").strip().partition(" ")
+    if scheme.lower() == "bearer":
+        shown.append(token.strip())
+    return shown
 
 
 class StoredKey(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from qiao.policies import blocks, context, history, prefix, sampling, text_mode,
 from qiao.policies.context import AppliedEdit
 from qiao.policies.prefix import SideText
 from qiao.policies.quirks import Quirks, mend
+from qiao.policies.tool_history import ToolHistory, arrived_names, settle
 from qiao.profiles import Profile
 from qiao.profiles.profile import Resend
 
@@ -66,7 +67,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 def prepare(
-    conversation: Conversation,
+    asked: Conversation,
     profile: Profile,
     *,
     target: Target | None = None,
@@ -75,25 +76,25 @@ def prepare(
     switches: Switches = Switches(),  # noqa: B008 - frozen
     quirks: Quirks = Quirks(),  # noqa: B008 - frozen
     input_tokens: int | None = None,
+    tool_history: ToolHistory | None = None,
 ) -> Prepared:
     """Everything that has to be decided before the request is written. Never raises.
 
     * `target`: the engine; None for one that is not spoken to by the OpenAI protocol.
     * `window`: the model's context in tokens, None if unknown.
     * `documents`: text by `blocks.document_key` of what `blocks.documents_needed` named.
-    * `quirks`: what this upstream has refused before. Those that concern single fields are applied again by
-      `quirks.mend` when the request is sent; here they only tell what the engine will take.
+    * `quirks`: what this upstream has refused before; single fields `quirks.mend` takes out again when it is sent.
     * `input_tokens`: the prompt's size for context edits, None to estimate.
+    * `tool_history`: of this conversation, this request included; None: its own list is taken.
     """
-    notes: list[str] = []
+    conversation, said = settle(asked, tool_history)
+    notes = [*said]
     _, target = mend(conversation, target or _OTHER_PROTOCOL, quirks)
-    resend = switches.reasoning or profile.resend
-    if profile.reasoning == "none" or target.reasoning_field is None:
-        resend = "drop"
+    resend = sampling.decide_resend(switches.reasoning, profile, target)
     turns, applied = context.apply_edits(conversation.turns, conversation.edits, input_tokens)
     turns = _readable(turns, conversation, profile, documents, quirks, resend, notes)
     turns = _placed(turns, profile, quirks, switches, notes)
-    listed, choice, said = tools.offer(conversation)
+    listed, choice, said = tools.offer(conversation, arrived_names(tool_history))
     notes += said
     schema, head, said = sampling.settle_schema(conversation, has_tools=bool(listed))
     notes += said
@@ -124,7 +125,7 @@ def prepare(
         warm_only=conversation.max_tokens is not None and conversation.max_tokens <= 0,
         applied_edits=applied,
     )
-    return _reading(prepared, conversation.tools, profile, quirks, switches)
+    return _reading(prepared, asked.tools, profile, quirks, switches)
 
 
 def _reading(

@@ -96,6 +96,14 @@ def merge_template_kwargs(extras: dict[str, msgspec.Raw], kwargs: dict[str, obje
     return rest
 
 
+def decide_resend(asked: Resend | None, profile: Profile, target: Target) -> Resend:
+    """What becomes of the reasoning of earlier turns: as was asked, else as suits the model; dropped where the model
+    has none or the engine takes none."""
+    if profile.reasoning == "none" or target.reasoning_field is None:
+        return "drop"
+    return asked or profile.resend
+
+
 def resend_kwargs(resend: Resend, profile: Profile, target: Target) -> dict[str, object]:
     """The template variable that keeps earlier reasoning, where it is sent back to be kept."""
     if resend != "keep" or profile.keep_kwarg is None or not target.template_kwargs:

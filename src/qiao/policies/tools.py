@@ -63,8 +63,13 @@ def expand_references(turns: tuple[Turn, ...], tools: tuple[Tool, ...]) -> tuple
     return tuple(result), tuple(notes)
 
 
-def offer(conversation: Conversation) -> tuple[tuple[Tool, ...], ToolChoice, tuple[str, ...]]:
-    """The tools to list in this request and the choice among them. `conversation` still holds its references."""
+def offer(
+    conversation: Conversation, arrived: frozenset[str] = frozenset()
+) -> tuple[tuple[Tool, ...], ToolChoice, tuple[str, ...]]:
+    """The tools to list in this request and the choice among them. `conversation` still holds its references.
+
+    `arrived`: deferred tools whose definitions stand in the turns without a reference.
+    """
     tools = [tool for tool in conversation.tools if tool.name != _PLACEHOLDER]
     search = [tool for tool in tools if (tool.builtin or "").startswith(_SERVER_SEARCH)]
     listed = [tool for tool in tools if not tool.deferred and tool not in search]
@@ -77,7 +82,7 @@ def offer(conversation: Conversation) -> tuple[tuple[Tool, ...], ToolChoice, tup
         notes.append("tools: deferred tools listed, the client has no search of its own")
     choice = conversation.tool_choice
     if deferred:
-        added = _needed_by_grammar(conversation, listed, deferred)
+        added = _needed_by_grammar(conversation, listed, deferred, arrived)
         if added:
             listed += added
             notes.append(f"tools: listed for this request: {', '.join(tool.name for tool in added)}")
@@ -93,13 +98,15 @@ def offer(conversation: Conversation) -> tuple[tuple[Tool, ...], ToolChoice, tup
     return shown, choice, tuple(notes)
 
 
-def _needed_by_grammar(conversation: Conversation, listed: list[Tool], deferred: list[Tool]) -> list[Tool]:
+def _needed_by_grammar(
+    conversation: Conversation, listed: list[Tool], deferred: list[Tool], arrived: frozenset[str]
+) -> list[Tool]:
     """Deferred tools that the engine has to know because it will only let listed names be written."""
     choice = conversation.tool_choice
     if choice.mode == "none":
         return []
     by_grammar = choice.mode in ("any", "tool") or any(tool.strict for tool in listed)
-    found = {
+    found = arrived | {
         block.name
         for turn in conversation.turns
         for part in turn.parts

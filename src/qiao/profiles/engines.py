@@ -64,6 +64,7 @@ def target_for(flavor: Flavor, version: str | None, model: str, *, root: str | N
                 continuous_usage=False,
                 effort_values=_template_efforts(profile, THREE_EFFORTS),
                 reasoning_field="reasoning_content",
+                cache_salt=True,
             )
         case "llamacpp":
             return Target(
@@ -103,6 +104,7 @@ def _vllm(version: tuple[int, ...] | None, model: str, profile: Profile) -> Targ
         thinking_budget=True,
         effort_values=_template_efforts(profile, ALL_EFFORTS if knows_all else THREE_EFFORTS),
         reasoning_field="reasoning_content" if is_old else "reasoning",
+        cache_salt=True,
     )
 
 

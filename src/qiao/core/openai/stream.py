@@ -74,13 +74,22 @@ class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    cached_tokens: int | None = None
+    num_cached_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
     completion_tokens_details: _CompletionDetails | None = None
     reasoning_tokens: int | None = None
+
+
+class _Timings(msgspec.Struct, gc=False):
+    cache_n: int | None = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
+    timings: _Timings | None = None
     error: Any = None
     detail: Any = None
     object: str | None = None
@@ -187,7 +196,7 @@ class Decoder:
             self._fail(_engine_fault(chunk), out)
             return
         choices = chunk.choices
-        usage = None if chunk.usage is None else _usage(chunk.usage)
+        usage = None if chunk.usage is None else _usage(chunk.usage, chunk.timings)
         if usage is not None and not choices:
             out.append(UsageSeen(usage))
             return
@@ -287,7 +296,21 @@ class _OpenCall:
         self.is_started = False
 
 
-def _usage(wire: _Usage) -> Usage:
+def _cached(wire: _Usage, timings: _Timings | None) -> int:
+    """Tokens of the prompt that the engine did not have to compute, under the name that it has for them."""
+    details = wire.prompt_tokens_details
+    names = (
+        details.cached_tokens if details is not None else None,  # OpenAI, vLLM, SGLang, newer llama.cpp
+        wire.prompt_cache_hit_tokens,  # DeepSeek
+        wire.cached_tokens,  # Moonshot
+        wire.num_cached_tokens,  # Mistral
+        wire.cache_read_input_tokens,  # gateways that speak both protocols
+        timings.cache_n if timings is not None else None,  # llama.cpp
+    )
+    return max(0, *(count or 0 for count in names))
+
+
+def _usage(wire: _Usage, timings: _Timings | None) -> Usage:
     details = wire.prompt_tokens_details
     created = 0
     if details is not None:
@@ -298,7 +321,7 @@ def _usage(wire: _Usage) -> Usage:
     return Usage(
         prompt=wire.prompt_tokens,
         completion=wire.completion_tokens,
-        cached=(details.cached_tokens or 0) if details is not None else 0,
+        cached=_cached(wire, timings),
         created=created,
         reasoning=reasoning,
     )

@@ -24,6 +24,7 @@ class Target(msgspec.Struct, frozen=True):
     * `effort_values`: the values of `reasoning_effort` it takes, weakest first; empty: do not send the field.
     * `reasoning_field`: under which name earlier reasoning is sent back; None: it is not sent.
     * `prefill`: how an assistant turn at the end is continued: by flags (vLLM, SGLang), by itself (llama.cpp), not.
+    * `cache_salt`: it keeps prompts with another `cache_salt` apart in its prefix cache (vLLM, SGLang).
     * `extras`: names of engine options that may be passed through; None: all.
     """
 
@@ -38,4 +39,5 @@ class Target(msgspec.Struct, frozen=True):
     effort_values: tuple[str, ...] = ()
     reasoning_field: Literal["reasoning", "reasoning_content"] | None = "reasoning"
     prefill: Literal["flags", "implicit", "none"] = "flags"
+    cache_salt: bool = False
     extras: frozenset[str] | None = None

@@ -1,0 +1,95 @@
+"""What is remembered of running conversations between their requests: the tools that each began with.
+
+Memory of the process, bounded; a conversation that was forgotten, or began before the gateway did, is taken as it is
+sent (`policies.tool_history`), which costs its engine one prefill.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from qiao.core.conversation import Conversation, Text, Tool
+from qiao.policies.tool_history import ToolHistory, follow, removes
+
+_MOST_CONVERSATIONS = 4096
+# Characters of tool definitions that may be kept; one list of Claude Code's has 30,000 to 80,000.
+_MOST_CHARACTERS = 64 * 2**20
+_LARGEST_LIST = 2 * 2**20
+
+
+class Conversations:
+    """The tool histories of the conversations that were used last."""
+
+    def __init__(self, *, most: int = _MOST_CONVERSATIONS, most_characters: int = _MOST_CHARACTERS) -> None:
+        self._most = most
+        self._most_characters = most_characters
+        self._characters = 0
+        self._known: OrderedDict[int, tuple[ToolHistory, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def tools(self, tenant: str, conversation: Conversation, *, is_asked: bool = True) -> ToolHistory | None:
+        """The history that this request belongs to, itself included; None: its own list is to be taken.
+
+        `tenant`: whose request it is; nobody's tools reach another. `is_asked` False: it is only counted, and leaves
+        nothing behind.
+        """
+        if not conversation.tools:
+            return None
+        key = _key(tenant, conversation)
+        known = self._known.get(key)
+        history = known[0] if known is not None else None
+        if history is not None and not _continues(conversation, history):
+            history = None
+        following = follow(history, conversation)
+        if is_asked and following is not None:
+            if known is not None and following is known[0]:
+                self._known.move_to_end(key)
+            else:
+                self._keep(key, following)
+        return following
+
+    def _keep(self, key: int, history: ToolHistory) -> None:
+        self._drop(key)
+        size = _size(history)
+        if size > _LARGEST_LIST:
+            return
+        self._known[key] = history, size
+        self._characters += size
+        while len(self._known) > self._most or self._characters > self._most_characters:
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, key: int) -> None:
+        dropped = self._known.pop(key, None)
+        if dropped is not None:
+            self._characters -= dropped[1]
+
+
+def _continues(conversation: Conversation, history: ToolHistory) -> bool:
+    """Whether a request with the same beginning goes on with the conversation of `history`.
+
+    One without an answer in it is a beginning. A client that names no session may say the same first words in two
+    conversations, so there a list that lacks tools is a list of its own.
+    """
+    if all(turn.role != "assistant" for turn in conversation.turns):
+        return False
+    return conversation.session is not None or not removes(history, conversation)
+
+
+def _key(tenant: str, conversation: Conversation) -> int:
+    """One number for all requests of a conversation: they begin with the same words. It differs from run to run."""
+    first = conversation.turns[0] if conversation.turns else None
+    words = () if first is None else [part.text for part in first.parts if type(part) is Text]
+    return hash((tenant, conversation.session, conversation.model, conversation.system, *words))
+
+
+def _size(history: ToolHistory) -> int:
+    lists = [history.first, *(arrival.tools for arrival in history.arrivals)]
+    if history.last is not history.first:
+        lists.append(history.last)
+    return sum(map(_characters, lists))
+
+
+def _characters(tools: tuple[Tool, ...]) -> int:
+    return sum([len(tool.description) + len(tool.parameters) + len(tool.name) for tool in tools])

@@ -1,0 +1,134 @@
+"""Tools that come and go while a conversation runs: the first list stays, and what changes is written where it changed.
+
+The tool list stands before all messages in the prompt, so a list that grows by one tool makes the engine compute the
+whole conversation again. A client that sends its later tools undeferred (Claude Code under an old model's name or
+without its tool search, and most other agents) does not tell which were there first; who carries a `ToolHistory` from
+request to request (`app.conversations`) does. Without one a list is taken as it is sent.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from qiao.core.conversation import Conversation, Part, Text, Tool, ToolChoice, Turn
+from qiao.core.openai.request import function_tool
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """What a request changed in its conversation's tools. `place`: the number of turns it had."""
+
+    place: int
+    tools: tuple[Tool, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+class ToolHistory(msgspec.Struct, frozen=True):
+    """The tools of one conversation so far, deferred ones apart.
+
+    * `first`: the list of its first request, which is listed in all.
+    * `arrivals`: what changed since, in the order of its turns.
+    * `last`: the list of its latest request.
+    """
+
+    first: tuple[Tool, ...]
+    last: tuple[Tool, ...]
+    arrivals: tuple[Arrival, ...] = ()
+
+
+def offered(conversation: Conversation) -> tuple[Tool, ...]:
+    """The tools that the client wants listed."""
+    return tuple([tool for tool in conversation.tools if not tool.deferred])
+
+
+def follow(history: ToolHistory | None, conversation: Conversation) -> ToolHistory | None:
+    """The history with this request in it; None where the request's own list is to be taken.
+
+    `history`: that of the same conversation up to here; None for its first request, or where nothing is known of it.
+    """
+    now = offered(conversation)
+    if not now:
+        return None
+    if history is None or not history.first:
+        return ToolHistory(first=now, last=now)
+    place = len(conversation.turns)
+    is_ahead = bool(history.arrivals) and history.arrivals[-1].place > place
+    if now == history.last and not is_ahead:
+        return history
+    # A client may take turns back; what came with them did not come.
+    arrivals = tuple(arrival for arrival in history.arrivals if arrival.place <= place)
+    known = _known(history.first, arrivals)
+    present = {tool.name for tool in now}
+    came = tuple(tool for tool in now if known.get(tool.name) != tool)
+    gone = tuple(name for name in known if name not in present)
+    if came or gone:
+        arrivals = (*arrivals, Arrival(place, came, gone))
+    return ToolHistory(history.first, now, arrivals)
+
+
+def removes(history: ToolHistory, conversation: Conversation) -> bool:
+    """Whether this request no longer has a tool that its conversation's list has."""
+    names = {tool.name for tool in conversation.tools}
+    return any(tool.name not in names for tool in history.first)
+
+
+def settle(conversation: Conversation, history: ToolHistory | None) -> tuple[Conversation, tuple[str, ...]]:
+    """The conversation with its first list, what came later deferred and written in its place, and a note."""
+    if history is None or (not history.arrivals and history.last is history.first):
+        return conversation, ()
+    later: dict[str, Tool] = {}
+    turns = list(conversation.turns)
+    for arrival in history.arrivals:
+        for name in arrival.gone:
+            later.pop(name, None)
+        later.update({tool.name: tool for tool in arrival.tools})
+        _write(turns, arrival)
+    listed = {tool.name for tool in history.first}
+    deferred = [tool for tool in conversation.tools if tool.deferred and tool.name not in listed | later.keys()]
+    arrived = [msgspec.structs.replace(tool, deferred=True) for name, tool in later.items() if name not in listed]
+    choice = conversation.tool_choice
+    if choice.mode == "tool" and all(tool.name != choice.name for tool in conversation.tools):
+        choice = ToolChoice(parallel=choice.parallel)
+    settled = msgspec.structs.replace(
+        conversation, turns=tuple(turns), tools=(*history.first, *arrived, *deferred), tool_choice=choice
+    )
+    changed = sum(len(arrival.tools) + len(arrival.gone) for arrival in history.arrivals)
+    return settled, ((f"tools: came later, changed or went, told in their place: {changed}",) if changed else ())
+
+
+def arrived_names(history: ToolHistory | None) -> frozenset[str]:
+    """The tools whose definitions stand in the conversation and not in the list."""
+    if history is None:
+        return frozenset()
+    return frozenset(tool.name for arrival in history.arrivals for tool in arrival.tools)
+
+
+def _known(first: tuple[Tool, ...], arrivals: tuple[Arrival, ...]) -> dict[str, Tool]:
+    known = {tool.name: tool for tool in first}
+    for arrival in arrivals:
+        for name in arrival.gone:
+            known.pop(name, None)
+        known.update({tool.name: tool for tool in arrival.tools})
+    return known
+
+
+def _write(turns: list[Turn], arrival: Arrival) -> None:
+    """At the end of the last turn that the request had, before an answer that it had begun."""
+    place = arrival.place - 1
+    while place > 0 and turns[place].role == "assistant":
+        place -= 1
+    turn = turns[place]
+    words = "\n\n".join([*map(_came, arrival.tools), *map(_went, arrival.gone)])
+    part: Part = Text(words if turn.role == "system" else f"<system-reminder>\n{words}\n</system-reminder>")
+    turns[place] = msgspec.structs.replace(turn, parts=(*turn.parts, part))
+
+
+def _came(tool: Tool) -> str:
+    definition = msgspec.json.encode(function_tool(tool)).decode()
+    return (
+        f'The tool "{tool.name}" is available from now on and can be called like every other. '
+        f"Its definition:\n{definition}"
+    )
+
+
+def _went(name: str) -> str:
+    return f'The tool "{name}" is no longer available; do not call it.'

@@ -1,0 +1,117 @@
+"""Which requests belong to one conversation, and that memory of them stays bounded."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from qiao.app.conversations import Conversations
+from qiao.core.conversation import Conversation, Tool, Turn
+from tests.policies.test_history import assistant, call, result, user
+
+BASH = Tool("Bash", "Runs.")
+GREET = Tool("greet", "Greets.")
+BEGUN = (user("go"),)
+GONE_ON = (*BEGUN, assistant(call("1")), user(result("1", "out")))
+
+
+def asked(turns: tuple[Turn, ...], *tools: Tool, session: str | None = "s", system: str = "You are.") -> Conversation:
+    return Conversation(model="m", turns=turns, tools=tools, session=session, system=(system,))
+
+
+def first_list(known: Conversations, conversation: Conversation, tenant: str = "t") -> list[str]:
+    history = known.tools(tenant, conversation)
+    assert history is not None
+    return [tool.name for tool in history.first]
+
+
+def test_a_conversation_keeps_its_first_list() -> None:
+    known = Conversations()
+    assert first_list(known, asked(BEGUN, BASH)) == ["Bash"]
+    assert first_list(known, asked(GONE_ON, BASH, GREET)) == ["Bash"]
+    assert first_list(known, asked(GONE_ON, GREET)) == ["Bash"]
+    assert len(known) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "tenant"),
+    [
+        (asked((user("other"), *GONE_ON[1:]), BASH, GREET), "t"),
+        (asked(GONE_ON, BASH, GREET, session="another"), "t"),
+        (asked(GONE_ON, BASH, GREET, system="You are a sub-agent."), "t"),
+        (asked(GONE_ON, BASH, GREET), "another tenant"),
+    ],
+)
+def test_another_conversation_has_its_own(other: Conversation, tenant: str) -> None:
+    known = Conversations()
+    known.tools("t", asked(BEGUN, BASH))
+    assert first_list(known, other, tenant) == ["Bash", "greet"]
+
+
+def test_a_beginning_begins_anew() -> None:
+    known = Conversations()
+    known.tools("t", asked(BEGUN, BASH))
+    assert first_list(known, asked(BEGUN, GREET)) == ["greet"]
+
+
+def test_without_a_session_a_list_that_lacks_tools_is_another_conversation() -> None:
+    known = Conversations()
+    known.tools("t", asked(BEGUN, BASH, session=None))
+    assert first_list(known, asked(GONE_ON, BASH, GREET, session=None)) == ["Bash"]
+    assert first_list(known, asked(GONE_ON, GREET, session=None)) == ["greet"]
+
+
+def test_counting_leaves_nothing_behind() -> None:
+    known = Conversations()
+    known.tools("t", asked(BEGUN, BASH), is_asked=False)
+    assert len(known) == 0
+    known.tools("t", asked(BEGUN, BASH))
+    counted = known.tools("t", asked(GONE_ON, BASH, GREET), is_asked=False)
+    asked_for = known.tools("t", asked(GONE_ON, BASH, GREET))
+    assert counted == asked_for
+
+
+def test_requests_without_tools_are_not_remembered() -> None:
+    known = Conversations()
+    assert known.tools("t", asked(BEGUN)) is None
+    assert len(known) == 0
+
+
+def test_the_oldest_is_forgotten_first() -> None:
+    known = Conversations(most=2)
+    for session in ("a", "b"):
+        known.tools("t", asked(BEGUN, BASH, session=session))
+    known.tools("t", asked(GONE_ON, BASH, session="a"))
+    known.tools("t", asked(BEGUN, BASH, session="c"))
+    assert len(known) == 2
+    assert first_list(known, asked(GONE_ON, BASH, GREET, session="a")) == ["Bash"]
+    assert first_list(known, asked(GONE_ON, BASH, GREET, session="b")) == ["Bash", "greet"]
+
+
+def test_its_size_is_bounded_too() -> None:
+    large = Tool("Large", "x" * 1000)
+    known = Conversations(most_characters=5_000)
+    for session in range(50):
+        known.tools("t", asked(BEGUN, large, session=str(session)))
+    assert 1 <= len(known) <= 5
+    known.tools("t", asked(BEGUN, Tool("Huge", "x" * (3 * 2**20)), session="huge"))
+    assert first_list(known, asked(GONE_ON, Tool("Huge", "x"), session="huge")) == ["Huge"]
+
+
+def test_a_large_request_is_found_in_a_few_microseconds() -> None:
+    tools = [Tool(f"tool {number}", "d" * 1800, "{}" + " " * 300) for number in range(24)]
+    known = Conversations()
+    known.tools("t", asked((user("w" * 9000),), *tools, system="s" * 7000))
+    turns = (user("w" * 9000), *(GONE_ON[1:] * 20))
+    best = 1.0
+    for _ in range(50):
+        # Fresh texts, as a decoder makes them: a text's hash and identity are kept once they were asked for.
+        fresh = [Tool(tool.name + "", "".join(["d" * 1800]), "{}" + " " * 300) for tool in tools]
+        again = (user("".join(["w" * 9000])), *turns[1:])
+        conversation = asked(again, *fresh, system="".join(["s" * 7000]))
+        begun = time.perf_counter()
+        known.tools("t", conversation)
+        best = min(best, time.perf_counter() - begun)
+    assert best < 100e-6, f"{best * 1e6:.0f} µs"
+    print(f"{best * 1e6:.1f} µs")
