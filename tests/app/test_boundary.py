@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable
 
 import aiohttp
 import pytest
@@ -17,7 +18,8 @@ from qiao.core.fault import Fault
 from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
-from qiao.upstream.base import Count, Preparation, Served, UpstreamFacts
+from qiao.upstream.base import Answer, Count, Preparation, Served, UpstreamFacts
+from qiao.upstream.http import Sink
 
 QUESTION = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
 
@@ -48,8 +50,10 @@ class BrokenAnswer:
         self.decoder = BrokenDecoder()
         self.is_closed = False
 
-    async def read(self) -> bytes:
-        return b"x"
+    async def pump(self, sink: Sink) -> bool:
+        while sink(b"x"):
+            pass
+        return True
 
     def close(self) -> None:
         self.is_closed = True
@@ -65,9 +69,14 @@ class BrokenUpstream:
     async def facts(self, *, fresh: bool = False) -> UpstreamFacts:
         return UpstreamFacts("vllm", None, (Served("m"),))
 
-    async def open(self, prepare: Preparation, served: Served, *, request_id: str) -> BrokenAnswer:
-        self.answers.append(BrokenAnswer(prepare(self.quirks, Target("m"))))
-        return self.answers[-1]
+    async def open(
+        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
+    ) -> BrokenAnswer:
+        answer = BrokenAnswer(prepare(self.quirks, Target("m")))
+        self.answers.append(answer)
+        if on_sent is not None:
+            on_sent(answer)
+        return answer
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         raise Fault("api", "not asked")

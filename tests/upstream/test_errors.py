@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qiao.core.fault import Fault
 from qiao.policies import refusal, remedies
 from qiao.upstream import errors
+from qiao.upstream.http import Connections, ConnectTimeout, HttpError, MalformedAnswer, Origin
 
 CASES = sorted((Path(__file__).parent.parent / "golden" / "upstream_errors").glob("*.case"))
 ADDRESS = "http://engine:8000/v1"
@@ -173,16 +173,24 @@ async def listening(handler: Handler) -> AsyncIterator[str]:
         await server.wait_closed()
 
 
-async def fault_at(url: str, **options: object) -> Fault:
+async def fault_at(url: str) -> Fault:
     """The fault that one real GET of `url` ends in."""
-    timeout = aiohttp.ClientTimeout(total=0.3)
+    connections = Connections(Origin(url), headers={}, connect_timeout=5.0)
     try:
-        session = aiohttp.ClientSession(timeout=timeout, **options)  # type: ignore[arg-type]
-        async with session, session.get(url) as response:
-            await response.read()
+        async with asyncio.timeout(0.3):
+            await (await connections.request("GET", "")).read_all()
     except errors.TRANSPORT_ERRORS as error:
         return errors.from_exception(error, address=url)
+    finally:
+        await connections.close()
     raise AssertionError("the exchange did not fail")
+
+
+async def test_unknown_name() -> None:
+    fault = errors.from_exception(socket.gaierror(-2, "Name or service not known"), address="http://engine.invalid/v1")
+    assert fault.kind == "unavailable"
+    assert "engine.invalid" in fault.message
+    assert "DNS" in fault.message
 
 
 async def test_connection_refused_names_the_address() -> None:
@@ -257,32 +265,16 @@ async def test_tls_against_a_plain_server() -> None:
     assert "TLS" in fault.message
 
 
-class NoNames(AbstractResolver):
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:  # type: ignore[override]
-        raise OSError(None, "no such name")
-
-    async def close(self) -> None:
-        return None
-
-
-async def test_unknown_name() -> None:
-    fault = await fault_at("http://engine.invalid/v1", connector=aiohttp.TCPConnector(resolver=NoNames()))
-    assert fault.kind == "unavailable"
-    assert "engine.invalid" in fault.message
-    assert "DNS" in fault.message
-
-
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (aiohttp.InvalidURL("nope"), "api"),
-        (aiohttp.ConnectionTimeoutError("slow"), "unavailable"),
-        (aiohttp.SocketTimeoutError("slow"), "timeout"),
-        (aiohttp.ServerTimeoutError("slow"), "timeout"),
+        (ConnectTimeout("slow"), "unavailable"),
         (TimeoutError(), "timeout"),
-        (aiohttp.ClientError("odd"), "api"),
+        (HttpError("odd"), "api"),
+        (MalformedAnswer("odd"), "api"),
         (OSError(24, "Too many open files"), "unavailable"),
         (BrokenPipeError(32, "Broken pipe"), "unavailable"),
+        (socket.gaierror(-2, "Name or service not known"), "unavailable"),
     ],
 )
 def test_exceptions(error: Exception, kind: str) -> None:

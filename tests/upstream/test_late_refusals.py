@@ -88,10 +88,14 @@ async def opened(found: OpenAIUpstream) -> OpenAIAnswer:
 
 
 async def everything(answer: OpenAIAnswer) -> bytes:
-    whole = b""
-    while piece := await answer.read():
-        whole += piece
-    return whole
+    whole = bytearray()
+
+    def take(piece: bytes) -> bool:
+        whole.extend(piece)
+        return True
+
+    assert not await answer.pump(take)
+    return bytes(whole)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import msgspec
 from aiohttp import web
 
-from qiao.app.gateway import Context, Gateway, now
+from qiao.app.gateway import Context, Gateway, Settings, now
 from qiao.core.conversation import Conversation
 from qiao.core.dialects import TextTools, text_tools
 from qiao.core.exchange import Exchange, Limits, StreamEncoder
@@ -29,6 +29,9 @@ _STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
 }
+
+# Bytes that may wait for a slow client before the engine has to wait as well.
+_MAX_UNSENT = 64 * 1024
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -63,17 +66,22 @@ async def respond(
     context.upstream_model = served.id
     tenant = gateway.tenant(request.headers)
     prepare = await gateway.preparation(conversation, served, profile, tenant=tenant)
+    begun: list[tuple[Reply, Exchange]] = []
+
+    def begin(answer: Answer) -> None:
+        reply = reply_to(conversation, answer, context)
+        begun[:] = [(reply, _exchange(conversation, answer, served, reply))]
+
     sent = now()
-    answer = await gateway.upstream.open(prepare, served, request_id=context.request_id)
+    answer = await gateway.upstream.open(prepare, served, request_id=context.request_id, on_sent=begin)
     context.upstream_seconds = now() - sent
     context.healed = answer.healed
     context.notes = (*answer.prepared.notes, *answer.notes)
     try:
-        reply = reply_to(conversation, answer, context)
-        exchange = _exchange(conversation, answer, served, reply)
+        reply, exchange = begun[0]
         if conversation.stream:
-            return await _stream(request, gateway, context, answer, exchange, reply.ping)
-        return await _whole(gateway, context, answer, exchange, reply)
+            return await _Stream(request, gateway, context, answer, exchange, reply.ping).run()
+        return await _Whole(gateway, context, answer, exchange).run(reply)
     finally:
         answer.close()
 
@@ -127,100 +135,158 @@ def _ascii(text: str) -> str:
     return printable[:1000]
 
 
-async def _whole(gateway: Gateway, context: Context, answer: Answer, exchange: Exchange, reply: Reply) -> web.Response:
-    while not exchange.is_over:
+class _Whole:
+    """An answer that is told at its end."""
+
+    def __init__(self, gateway: Gateway, context: Context, answer: Answer, exchange: Exchange) -> None:
+        self._gateway = gateway
+        self._context = context
+        self._answer = answer
+        self._exchange = exchange
+        self._pulse = _Pulse(gateway.settings, answer, None)
+
+    def _receive(self, data: bytes) -> bool:
+        self._pulse.heard = now()
+        self._exchange.receive(data)
+        return not self._exchange.is_over
+
+    async def run(self, reply: Reply) -> web.Response:
+        """Raises `Fault`."""
+        context, exchange = self._context, self._exchange
         try:
-            async with asyncio.timeout(gateway.settings.silence_timeout):
-                data = await answer.read()
-        except TimeoutError as error:
-            raise _silent(gateway) from error
-        if not data:
-            exchange.eof()
-            break
-        exchange.receive(data)
-    _record(context, exchange)
-    folded = exchange.answer()
-    if folded.fault is not None:
-        raise folded.fault
-    body = reply.whole(folded)
-    headers = response_headers(context)
-    context.bytes_out = len(body)
-    if context.repairs:
-        headers["x-qiao-repairs"] = ", ".join(sorted(set(context.repairs)))
-    return web.Response(body=body, content_type="application/json", headers=headers)
-
-
-async def _stream(
-    request: web.BaseRequest, gateway: Gateway, context: Context, answer: Answer, exchange: Exchange, ping: bytes
-) -> web.StreamResponse:
-    response = web.StreamResponse(headers={**_STREAM_HEADERS, **response_headers(context)})
-    await response.prepare(request)
-    context.abort = partial(_abort, response, exchange)
-    heartbeat = _Heartbeat(response, answer, gateway, ping)
-    pulse = asyncio.create_task(heartbeat.beat())
-    loop_time = asyncio.get_running_loop().time
-    written = 0
-    try:
-        while not exchange.is_over:
-            try:
-                data = await answer.read()
-            except Fault as fault:
-                out = exchange.fail(_silent(gateway) if heartbeat.gave_up else fault)
-            else:
-                heartbeat.heard = loop_time()
-                if data:
-                    out = exchange.receive(data)
-                elif heartbeat.gave_up:
-                    out = exchange.fail(_silent(gateway))
-                else:
-                    out = exchange.eof()
-            if out:
-                heartbeat.said = loop_time()
-                if context.first_byte is None:
-                    context.first_byte = heartbeat.said
-                written += len(out)
-                await response.write(out)
-    finally:
-        pulse.cancel()
-        context.bytes_out = written
+            if not await self._answer.pump(self._receive):
+                exchange.eof()
+        except Fault as fault:
+            raise (_silent(self._gateway.settings) if self._pulse.gave_up else fault) from fault
+        finally:
+            self._pulse.stop()
         _record(context, exchange)
-    await response.write_eof()
-    return response
+        folded = exchange.answer()
+        if folded.fault is not None:
+            raise folded.fault
+        body = reply.whole(folded)
+        headers = response_headers(context)
+        context.bytes_out = len(body)
+        if context.repairs:
+            headers["x-qiao-repairs"] = ", ".join(sorted(set(context.repairs)))
+        return web.Response(body=body, content_type="application/json", headers=headers)
 
 
-async def _abort(response: web.StreamResponse, exchange: Exchange, fault: Fault) -> web.StreamResponse:
-    await response.write(exchange.abort(fault))
-    await response.write_eof()
-    return response
+class _Stream:
+    """An answer on its way to the client while it is made.
+
+    It is written where it comes in, past the server library's own coroutines: on every piece a person waits, and a
+    task switch costs more than the translation.
+    """
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        gateway: Gateway,
+        context: Context,
+        answer: Answer,
+        exchange: Exchange,
+        ping: bytes,
+    ) -> None:
+        self._request = request
+        self._gateway = gateway
+        self._context = context
+        self._answer = answer
+        self._exchange = exchange
+        self._ping = ping
+        self._written = 0
+        self._time = asyncio.get_running_loop().time
+
+    async def run(self) -> web.StreamResponse:
+        context, exchange, answer = self._context, self._exchange, self._answer
+        self._response = response = web.StreamResponse(headers={**_STREAM_HEADERS, **response_headers(context)})
+        await response.prepare(self._request)
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError("the client is gone")
+        self._transport = transport
+        self._is_chunked = "Transfer-Encoding" in response.headers
+        context.abort = self._abort
+        self._pulse = _Pulse(self._gateway.settings, answer, partial(self._write, self._ping))
+        try:
+            while not exchange.is_over:
+                try:
+                    if await answer.pump(self._receive):
+                        await self._request.writer.drain()
+                        continue
+                    out = exchange.eof()
+                except Fault as fault:
+                    out = exchange.fail(_silent(self._gateway.settings) if self._pulse.gave_up else fault)
+                self._write(out)
+        finally:
+            self._pulse.stop()
+            context.bytes_out = self._written
+            _record(context, exchange)
+        await response.write_eof()
+        return response
+
+    def _receive(self, data: bytes) -> bool:
+        pulse = self._pulse
+        pulse.heard = self._time()
+        if out := self._exchange.receive(data):
+            pulse.said = pulse.heard
+            self._write(out)
+        return not self._exchange.is_over and self._transport.get_write_buffer_size() < _MAX_UNSENT
+
+    def _write(self, out: bytes) -> None:
+        """A client that has gone is not told: its request is being cancelled."""
+        if not out or self._transport.is_closing():
+            return
+        if self._context.first_byte is None:
+            self._context.first_byte = self._time()
+        self._written += len(out)
+        self._transport.write(b"%x\r\n%b\r\n" % (len(out), out) if self._is_chunked else out)
+
+    async def _abort(self, fault: Fault) -> web.StreamResponse:
+        self._write(self._exchange.abort(fault))
+        await self._response.write_eof()
+        return self._response
 
 
-class _Heartbeat:
-    """Pings a client whose engine is silent, and gives up on an engine that is silent for too long."""
+class _Pulse:
+    """Pings a client whose engine is silent, and gives up on an engine that is silent for too long.
 
-    def __init__(self, response: web.StreamResponse, answer: Answer, gateway: Gateway, ping: bytes) -> None:
-        self.said = self.heard = now()
+    `heard`, `said`: when the engine and the gateway said something last. `ping` None: nobody is to be pinged.
+    """
+
+    def __init__(self, settings: Settings, answer: Answer, ping: Callable[[], None] | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.said = self.heard = self._loop.time()
         self.gave_up = False
-        self._response = response
         self._answer = answer
         self._ping = ping
-        self._interval = gateway.settings.ping_interval
-        self._patience = gateway.settings.silence_timeout
+        self._interval = settings.ping_interval
+        self._patience = settings.silence_timeout
+        self._arm()
 
-    async def beat(self) -> None:
-        while True:
-            await asyncio.sleep(max(self.said + self._interval - now(), 0.005))
-            time = now()
-            if time - self.heard >= self._patience:
-                self.gave_up = True
-                self._answer.close()
-                return
-            if time - self.said >= self._interval:
-                self.said = time
-                await self._response.write(self._ping)
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _arm(self) -> None:
+        due = self.heard + self._patience
+        if self._ping is not None:
+            due = min(due, self.said + self._interval)
+        self._timer = self._loop.call_at(max(due, self._loop.time() + 0.005), self._beat)
+
+    def _beat(self) -> None:
+        time = self._loop.time()
+        if time - self.heard >= self._patience:
+            self.gave_up = True
+            self._answer.close()
+            return
+        if self._ping is not None and time - self.said >= self._interval:
+            self.said = time
+            self._ping()
+        self._arm()
 
 
-def _silent(gateway: Gateway) -> Fault:
-    seconds = gateway.settings.silence_timeout
+def _silent(settings: Settings) -> Fault:
+    seconds = settings.silence_timeout
     return Fault("timeout", f"the engine said nothing for {seconds:g} seconds", party="upstream")
 
 

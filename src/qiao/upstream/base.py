@@ -11,6 +11,7 @@ from qiao.core.exchange import Decoder
 from qiao.core.openai.target import Flavor, Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
+from qiao.upstream.http import Sink
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -67,8 +68,12 @@ class Answer(Protocol):
     @property
     def prompt_estimate(self) -> int: ...
 
-    async def read(self) -> bytes:
-        """The next bytes, as many as have come; empty at the end. Raises `Fault`."""
+    async def pump(self, sink: Sink) -> bool:
+        """Hand the answer's bytes to `sink`, piece by piece, in the very moment in which they come.
+
+        True: the sink wants no more for now; call again for the rest. False: they were handed over to the end.
+        Raises `Fault`, and whatever the sink raises.
+        """
         ...
 
     def close(self) -> None:
@@ -89,8 +94,14 @@ class Upstream(Protocol):
         """What it serves; remembered. `fresh` asks again (at most every few seconds)."""
         ...
 
-    async def open(self, prepare: Preparation, served: Served, *, request_id: str) -> Answer:
-        """Send a conversation; returns once the upstream has accepted it."""
+    async def open(
+        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
+    ) -> Answer:
+        """Send a conversation; returns once the upstream has accepted it.
+
+        `on_sent` is told of the answer before the upstream accepts, for work that can be done while it reads; the last
+        one that it was told of is the one that is returned.
+        """
         ...
 
     async def count(self, prepare: Preparation, served: Served) -> Count:

@@ -1,4 +1,4 @@
-"""Every way in which an upstream can fail, as a `Fault`: the one place that knows aiohttp's exceptions.
+"""Every way in which an upstream can fail, as a `Fault`: the one place that knows what a transport raises.
 
 The engine's words are read by `policies.refusal`, its lengths by `policies.overflow`. What the client caused keeps
 the engine's sentence, cleaned; what it did not cause (the gateway's key, a dead server) is never blamed on it.
@@ -6,23 +6,19 @@ the engine's sentence, cleaned; what it did not cause (the gateway's key, a dead
 
 from __future__ import annotations
 
-import asyncio
 import email.utils
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from qiao.core.fault import Fault, Kind, Party
 from qiao.policies import overflow, refusal, remedies
 from qiao.policies.refusal import Refusal
+from qiao.upstream.http import ConnectTimeout, HttpError, TruncatedAnswer
 
-TRANSPORT_ERRORS: tuple[type[Exception], ...] = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
+TRANSPORT_ERRORS: tuple[type[Exception], ...] = (HttpError, OSError)
 """What an exchange with an upstream can raise; `from_exception` takes every one of them."""
-
-TransportError: TypeAlias = aiohttp.ClientError | TimeoutError | OSError
 
 _LOADING = ("loading model", "model is loading", "is starting", "not ready")
 _NO_MODEL = ("invalid model name", "model_not_found", "model not found", "could not find base model")
@@ -94,22 +90,17 @@ def from_exception(error: Exception, *, address: str) -> Fault:
     """The fault that a failed exchange stands for; `error` is one of `TRANSPORT_ERRORS`."""
     place = shown_address(address)
     match error:
-        case aiohttp.ConnectionTimeoutError():
+        case ConnectTimeout():
             return Fault("unavailable", f"the upstream at {place} took no connection in time", party="upstream")
-        case asyncio.TimeoutError():
+        case TimeoutError():
             return Fault("timeout", f"the upstream at {place} did not answer in time", party="upstream")
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return Fault("api", f"the upstream's address {place} is no http URL", party="ours")
-        case aiohttp.TooManyRedirects():
-            return Fault("api", f"the upstream at {place} redirects in circles", party="upstream")
-        case aiohttp.ClientConnectorError() | aiohttp.ServerConnectionError() | aiohttp.ClientOSError():
-            return Fault("unavailable", _connection(error, place), party="upstream")
-        case aiohttp.ClientPayloadError():
-            return Fault("api", f"the upstream at {place} ended in the middle of its answer", party="upstream")
-        case aiohttp.ClientResponseError():
-            return Fault("api", f"the upstream at {place} does not speak HTTP as it should", party="upstream")
         case OSError():
             return Fault("unavailable", _connection(error, place), party="upstream")
+        case TruncatedAnswer():
+            return Fault("api", f"the upstream at {place} ended in the middle of its answer", party="upstream")
+        case HttpError():
+            problem = f"the upstream at {place} does not speak HTTP as it should: {_reason(error)}"
+            return Fault("api", problem, party="upstream")
         case _:
             name = type(error).__name__
             return Fault("api", f"the exchange with the upstream at {place} failed ({name})", party="upstream")
@@ -225,27 +216,22 @@ def _has(text: str, phrases: Sequence[str]) -> bool:
     return any(phrase in lowered for phrase in phrases)
 
 
-def _connection(error: Exception, place: str) -> str:
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    match error, cause:
-        case aiohttp.ClientConnectorDNSError(), _:
+def _connection(error: OSError, place: str) -> str:
+    match error:
+        case socket.gaierror():
             return f"the upstream's name in {place} is not known to DNS"
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError(), _:
+        case ssl.SSLError():
             return f"no trusted TLS connection to the upstream at {place}: {_reason(error)}"
-        case _, ssl.SSLError():
-            return f"no trusted TLS connection to the upstream at {place}: {_reason(error)}"
-        case _, ConnectionRefusedError():
+        case ConnectionRefusedError():
             return f"nothing answers at the upstream's address {place} (connection refused): is the engine running?"
-        case aiohttp.ServerDisconnectedError() | ConnectionResetError() | BrokenPipeError(), _:
+        case ConnectionResetError() | BrokenPipeError():
             return f"the upstream at {place} closed the connection without an answer"
         case _:
-            return f"no connection to the upstream at {place}: {_reason(cause)}"
+            return f"no connection to the upstream at {place}: {_reason(error)}"
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        error = error.certificate_error
-    said = getattr(error, "strerror", None) or getattr(error, "verify_message", None) or str(error)
+    said = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
     return refusal.cleaned(str(said)) or type(error).__name__
 
 

@@ -8,9 +8,9 @@ is text, unless a threshold is set and a call is that much more probable than af
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Callable
 from typing import TypeVar
 
-import aiohttp
 import msgspec
 
 from qiao.core.conversation import Conversation, Text, Tool, Turn
@@ -22,9 +22,10 @@ from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
 from qiao.policies.shorten import DEFAULT_TARGET, shorten
-from qiao.upstream.base import Count, Preparation, Served, UpstreamFacts
+from qiao.upstream.base import Answer, Count, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
 from qiao.upstream.errors import TRANSPORT_ERRORS
+from qiao.upstream.http import Response, Sink
 
 SMALL_WINDOW = 20_000
 """Tokens. A model with less is sent shortened conversations."""
@@ -92,7 +93,7 @@ class LlamaCppAnswer:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
+        response: Response,
         client: Client,
         prepared: Prepared,
         *,
@@ -107,19 +108,15 @@ class LlamaCppAnswer:
         self.prompt_estimate = estimate
         self._response = response
         self._client = client
-        self._content = response.content
 
-    async def read(self) -> bytes:
+    async def pump(self, sink: Sink) -> bool:
         try:
-            return await self._content.readany()
+            return await self._response.pump(sink)
         except TRANSPORT_ERRORS as error:
             raise self._client.fault(error) from error
 
     def close(self) -> None:
-        if self._content.is_eof():
-            self._response.release()
-        else:
-            self._response.close()
+        self._response.close()
 
 
 class LlamaCppUpstream:
@@ -151,7 +148,9 @@ class LlamaCppUpstream:
             self._facts = UpstreamFacts("llamacpp", None, served)
         return self._facts
 
-    async def open(self, prepare: Preparation, served: Served, *, request_id: str) -> LlamaCppAnswer:
+    async def open(
+        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
+    ) -> LlamaCppAnswer:
         prepared = prepare(self.quirks, _target(served))
         conversation, notes = self._fitted(prepared.conversation, served)
         prompt = await self.prompt_of(conversation)
@@ -171,7 +170,10 @@ class LlamaCppUpstream:
         if leashed:
             notes += (f"max_tokens: texts of this engine end after {options.longest_answer}",)
         decoder = Decoder(forced, leashed=leashed)
-        return LlamaCppAnswer(response, self._client, prepared, decoder=decoder, notes=notes, estimate=tokens)
+        answer = LlamaCppAnswer(response, self._client, prepared, decoder=decoder, notes=notes, estimate=tokens)
+        if on_sent is not None:
+            on_sent(answer)
+        return answer
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         conversation, _ = self._fitted(prepare(self.quirks, _target(served)).conversation, served)

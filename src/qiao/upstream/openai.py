@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from qiao.core.conversation import Conversation, Text, ToolResult
@@ -29,9 +28,10 @@ from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks, Remedy, features, mend
 from qiao.profiles import find
 from qiao.profiles.engines import target_for
-from qiao.upstream.base import Count, Preparation, Served, UpstreamFacts
+from qiao.upstream.base import Answer, Count, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
 from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
+from qiao.upstream.http import Response, Sink
 from qiao.upstream.probe import Findings, probe
 
 _MAX_HEALINGS = 2
@@ -58,41 +58,60 @@ _OWNERS: dict[str, Flavor] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "l
 class OpenAIAnswer:
     """An accepted answer; see `upstream.base.Answer`."""
 
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        client: Client,
-        prepared: Prepared,
-        *,
-        whole: bool,
-        beginning: bytes,
-        healed: tuple[str, ...],
-        estimate: int,
-    ) -> None:
-        self.decoder = Decoder(whole=whole)
+    def __init__(self, client: Client, prepared: Prepared, conversation: Conversation) -> None:
+        self.decoder = Decoder(whole=not conversation.stream)
         self.prepared = prepared
-        self.healed = healed
+        self.healed: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
-        self.prompt_estimate = estimate
-        self._response = response
+        self.prompt_estimate = estimate(conversation)
         self._client = client
-        self._content = response.content
-        self._beginning = beginning
+        self._beginning = b""
+        self._response: Response | None = None
 
-    async def read(self) -> bytes:
+    def accept(self, response: Response, beginning: bytes, *, whole: bool, healed: tuple[str, ...]) -> None:
+        """The engine has accepted. `beginning`: what was read of its answer. `whole`: it does not stream."""
+        self._response = response
+        self._beginning = beginning
+        self.decoder.whole = whole
+        self.healed = healed
+
+    async def pump(self, sink: Sink) -> bool:
         if self._beginning:
             beginning, self._beginning = self._beginning, b""
-            return beginning
+            if not sink(beginning):
+                return True
+        if self._response is None:
+            return False
         try:
-            return await self._content.readany()
+            return await self._response.pump(sink)
         except TRANSPORT_ERRORS as error:
             raise self._client.fault(error) from error
 
     def close(self) -> None:
-        if self._content.is_eof():
-            self._response.release()
-        else:
+        if self._response is not None:
             self._response.close()
+
+
+class _Sending:
+    """A request on its way: what can be made while the engine reads it."""
+
+    def __init__(
+        self,
+        client: Client,
+        prepared: Prepared,
+        conversation: Conversation,
+        on_sent: Callable[[Answer], None] | None,
+    ) -> None:
+        self._client = client
+        self._prepared = prepared
+        self._conversation = conversation
+        self._on_sent = on_sent
+
+    def sent(self) -> None:
+        self.features = features(self._conversation)
+        self.answer = OpenAIAnswer(self._client, self._prepared, self._conversation)
+        if self._on_sent is not None:
+            self._on_sent(self.answer)
 
 
 class OpenAIUpstream:
@@ -198,31 +217,28 @@ class OpenAIUpstream:
 
     # -- answers --------------------------------------------------------------------------------------------------
 
-    async def open(self, prepare: Preparation, served: Served, *, request_id: str) -> OpenAIAnswer:
+    async def open(
+        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
+    ) -> OpenAIAnswer:
         facts = await self.facts()
         quirks = self.quirks
         healed: list[str] = []
         while True:
             prepared, conversation, target = _ready(prepare, facts, served, quirks)
+            sending = _Sending(self._client, prepared, conversation, on_sent)
             response = await self._client.post(
                 self._prefix + "/chat/completions",
                 openai_request.encode(conversation, target),
                 headers={"X-Request-Id": request_id},
+                meanwhile=sending.sent,
             )
-            is_stream = "event-stream" in response.headers.get("Content-Type", "")
-            used = features(conversation)
+            is_stream = "event-stream" in response.headers.get("content-type", "")
+            used = sending.features
             patience = _GRAMMAR_TIMEOUT if used & _WITH_GRAMMAR else _FIRST_EVENT_TIMEOUT
             beginning, body = await self._accepted(response, is_stream=is_stream, patience=patience)
             if body is None:
-                return OpenAIAnswer(
-                    response,
-                    self._client,
-                    prepared,
-                    whole=not is_stream,
-                    beginning=beginning,
-                    healed=tuple(healed),
-                    estimate=estimate(conversation),
-                )
+                sending.answer.accept(response, beginning, whole=not is_stream, healed=tuple(healed))
+                return sending.answer
             refused = refusal.read(response.status, body)
             true_count = await self._true_count(refused, conversation, target)
             if response.status == 404:
@@ -243,9 +259,7 @@ class OpenAIUpstream:
             if self._on_heal is not None:
                 self._on_heal(remedy)
 
-    async def _accepted(
-        self, response: aiohttp.ClientResponse, *, is_stream: bool, patience: float
-    ) -> tuple[bytes, bytes | None]:
+    async def _accepted(self, response: Response, *, is_stream: bool, patience: float) -> tuple[bytes, bytes | None]:
         """(what was read of the answer, None), or (the same, the refusal's body). `patience`: seconds at most."""
         if response.status != 200:
             return b"", await self._client.error_body(response)
@@ -254,7 +268,7 @@ class OpenAIUpstream:
         beginning = b""
         try:
             async with asyncio.timeout(patience):
-                while _may_be_error(beginning) and (piece := await response.content.readany()):
+                while _may_be_error(beginning) and (piece := await response.read()):
                     beginning += piece
         except TimeoutError:
             pass  # accepted, and at work

@@ -112,13 +112,15 @@ _REASONS: dict[str, FinishReason] = {
 class Decoder:
     """feed(bytes) → events; close() → the end. Server-sent events, or one JSON body if `whole`.
 
+    An engine may answer whole what was asked for as a stream: `whole` may be set until the first byte came.
+
     `Finished` is held until the bytes end, `[DONE]`, or the usage that follows it has come, so that usage always
     precedes it. Raises nothing: garbage becomes a `Failed` event.
     """
 
     def __init__(self, *, whole: bool = False) -> None:
         self._sse = SseDecoder()
-        self._whole = whole
+        self.whole = whole
         self._body: list[bytes] = []
         self._calls: dict[int, _OpenCall] = {}
         self._latest = -1
@@ -134,7 +136,7 @@ class Decoder:
         out: list[Event] = []
         if self._is_over:
             return out
-        if self._whole:
+        if self.whole:
             self._body.append(data)
             return out
         try:
@@ -151,7 +153,7 @@ class Decoder:
     def close(self) -> list[Event]:
         """The upstream's bytes ended."""
         out: list[Event] = []
-        if self._whole:
+        if self.whole:
             self._chunk(b"".join(self._body), out)
         else:
             for event in self._sse.close():
