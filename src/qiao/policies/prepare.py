@@ -10,7 +10,7 @@ import msgspec
 
 from qiao.core.conversation import Conversation, Document, Image, Reasoning, Tool, ToolReference
 from qiao.core.openai.target import Target
-from qiao.policies import blocks, context, history, prefix, sampling, text_mode, tools
+from qiao.policies import blocks, context, history, prefix, sampling, text_mode, text_tools, tools
 from qiao.policies.context import AppliedEdit
 from qiao.policies.prefix import SideText
 from qiao.policies.quirks import Quirks, mend
@@ -134,10 +134,19 @@ def _reading(
     """With what the gateway reads out of the answer's text itself."""
     settled = prepared.conversation
     notes = prepared.notes
-    dialect = text_mode.choose_dialect(settled, profile, quirks, switches.tool_parser)
+    dialect = text_mode.reader(profile, quirks, switches.tool_parser)
+    form = None
+    if dialect is not None and text_tools.must_write(settled, quirks):
+        form = text_tools.form_of(profile, dialect, quirks)
+        dialect = form.dialect
+    if not settled.tools or settled.tool_choice.mode == "none":
+        dialect = None
     if dialect is not None:
         settled, dialect = text_mode.reading(settled, dialect, quirks)
         notes = (*notes, f"tools: read from the text, {dialect}")
+    if form is not None:
+        settled = text_tools.write(settled, profile, form)
+        notes = (*notes, "tools: written into the text")
     return msgspec.structs.replace(
         prepared,
         conversation=settled,

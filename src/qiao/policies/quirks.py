@@ -19,6 +19,7 @@ class Quirks(msgspec.Struct, frozen=True):
     * `no_stream_options`, `no_continuous_usage`: it does not know `stream_options`, or only the usage in every chunk.
     * `no_tool_choice`: it does not take `tool_choice`, or not with these schemas; the model decides.
     * `no_tool_parser`: it was started without a tool parser: only `tool_choice: "none"` works and calls come as text.
+    * `no_tool_rendering`: with `tool_choice: "none"` its prompt does not list the tools.
     * `opens_reasoning`: its chat template opens the reasoning, and nothing in the answer marks it; None: unknown.
     * `no_tools`: it refuses `tools` altogether.
     * `no_parallel_tool_calls`, `no_reasoning_effort`, `no_thinking_budget`, `no_template_kwargs`: it does not know
@@ -37,6 +38,7 @@ class Quirks(msgspec.Struct, frozen=True):
     no_continuous_usage: bool = False
     no_tool_choice: bool = False
     no_tool_parser: bool = False
+    no_tool_rendering: bool = False
     opens_reasoning: bool | None = None
     no_tools: bool = False
     no_parallel_tool_calls: bool = False

@@ -31,18 +31,16 @@ def dialect_of(profile: Profile) -> str:
     return profile.dialect if profile.dialect in DIALECTS else DEFAULT_DIALECT
 
 
-def choose_dialect(conversation: Conversation, profile: Profile, quirks: Quirks, parser: str) -> str | None:
-    """The dialect in which this answer is read here; None where the engine reads calls, or none are wanted.
+def reader(profile: Profile, quirks: Quirks, parser: str) -> str | None:
+    """The dialect in which the gateway reads this server's answers; None where the server reads calls itself.
 
     `parser`: "auto" (the engine until it turns out to have no parser), "engine", or the name of a dialect.
     """
     if parser == ENGINE:
         return None
-    if not conversation.tools or conversation.tool_choice.mode == "none":
-        return None
     if parser != AUTO:
         return parser
-    return dialect_of(profile) if quirks.no_tool_parser else None
+    return dialect_of(profile) if quirks.no_tool_parser or quirks.no_tools else None
 
 
 def reads_reasoning(conversation: Conversation, profile: Profile, quirks: Quirks) -> Literal["tag", "open"] | None:

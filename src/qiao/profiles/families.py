@@ -16,6 +16,11 @@ from qiao.profiles.qwen import QWEN
 _GATHERED = "template gathers all system turns at the head, which changes the prompt's first tokens"
 _BY_NAME = "template writes every role by its name, where it stands"
 _GLM_IN_PLACE = "template renders <|system|> where it stands"
+_SAME_PROMPT = "rendered by the published template with tools and by this form without: the same prompt"
+_NO_LIST = "template lists no tools; the list is that of the V3.1 model card, calls and results are the template's"
+_KIMI_SECTION = "template: a section of its own for the list; no message reaches the place before the system prompt"
+_KIMI_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
+_LLAMA_LIST = "template: before the user's first words; its line `Environment: ipython` is out of reach"
 _KIMI_IN_PLACE = "template writes every other role as <|im_system|>NAME where it stands"
 
 DEEPSEEK = (
@@ -26,12 +31,14 @@ DEEPSEEK = (
         reasoning="always",
         context=131_072,
         dialect="deepseek_v3",
+        tool_form="deepseek_v3",
         why={
             "system_in_place": _GATHERED,
             "images": TEXT_ONLY,
             "reasoning": "model card: always thinks",
             "context": "model card: 128K tokens",
             "dialect": "template: <｜tool▁calls▁begin｜>",
+            "tool_form": _NO_LIST,
         },
     ),
     Profile(
@@ -44,6 +51,7 @@ DEEPSEEK = (
         thinks_by_default=False,
         context=131_072,
         dialect="deepseek_v31",
+        tool_form="deepseek_v31",
         why={
             "system_in_place": _GATHERED,
             "images": TEXT_ONLY,
@@ -52,6 +60,7 @@ DEEPSEEK = (
             "thinks_by_default": "template: false when absent",
             "context": "model card: 128K tokens",
             "dialect": "template: <｜tool▁calls▁begin｜> without code fence",
+            "tool_form": "model card, tool call: the list in the system prompt",
         },
     ),
     Profile(
@@ -61,12 +70,14 @@ DEEPSEEK = (
         system_in_place=False,
         context=131_072,
         dialect="deepseek_v3",
+        tool_form="deepseek_v3",
         why={
             "system_in_place": _GATHERED,
             "images": TEXT_ONLY,
             "reasoning": NO_SWITCH,
             "context": "model card: 128K tokens",
             "dialect": "template: <｜tool▁calls▁begin｜>",
+            "tool_form": _NO_LIST,
         },
     ),
 )
@@ -80,6 +91,7 @@ GLM = (
         thinking_kwarg="enable_thinking",
         context=131_072,
         dialect="glm45",
+        tool_form="glm45",
         why={
             "system_in_place": _GLM_IN_PLACE,
             "images": SEES,
@@ -87,6 +99,7 @@ GLM = (
             "thinking_kwarg": HYBRID,
             "context": "model card: 128K tokens",
             "dialect": "template: <arg_key>, <arg_value> in <tool_call>",
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -98,6 +111,7 @@ GLM = (
         keep_kwarg=("clear_thinking", False),
         context=202_752,
         dialect="glm45",
+        tool_form="glm47",
         why={
             "system_in_place": _GLM_IN_PLACE,
             "images": TEXT_ONLY,
@@ -107,6 +121,7 @@ GLM = (
             "keep_kwarg": "template keeps reasoning when `clear_thinking` is defined and false",
             "context": "config.json: 202,752 tokens",
             "dialect": "template: <arg_key>, <arg_value> in <tool_call>",
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -116,6 +131,7 @@ GLM = (
         thinking_kwarg="enable_thinking",
         context=131_072,
         dialect="glm45",
+        tool_form="glm45",
         why={
             "system_in_place": _GLM_IN_PLACE,
             "images": TEXT_ONLY,
@@ -123,6 +139,7 @@ GLM = (
             "thinking_kwarg": HYBRID,
             "context": "model card: 128K tokens (4.6: 200K)",
             "dialect": "template: <arg_key>, <arg_value> in <tool_call>",
+            "tool_form": _SAME_PROMPT,
         },
     ),
 )
@@ -137,6 +154,8 @@ OTHERS = (
         resend="send",
         context=262_144,
         dialect="kimi_k2",
+        tool_form="kimi_k2",
+        default_system=_KIMI_SYSTEM,
         why={
             "system_in_place": _KIMI_IN_PLACE,
             "images": SEES,
@@ -145,6 +164,8 @@ OTHERS = (
             "resend": "trained to work on with its own notes between tool calls; the template drops older ones",
             "context": "vLLM recipe: 262,144 tokens",
             "dialect": "template: <|tool_calls_section_begin|>",
+            "tool_form": _KIMI_SECTION,
+            "default_system": "template: the words it begins with",
         },
     ),
     Profile(
@@ -155,6 +176,8 @@ OTHERS = (
         resend="send",
         context=262_144,
         dialect="kimi_k2",
+        tool_form="kimi_k2",
+        default_system=_KIMI_SYSTEM,
         why={
             "system_in_place": _KIMI_IN_PLACE,
             "images": TEXT_ONLY,
@@ -162,6 +185,8 @@ OTHERS = (
             "resend": "trained to work on with its own notes between tool calls; the template drops older ones",
             "context": "model card: 256K tokens",
             "dialect": "template: <|tool_calls_section_begin|>",
+            "tool_form": _KIMI_SECTION,
+            "default_system": "template: the words it begins with",
         },
     ),
     Profile(
@@ -170,12 +195,16 @@ OTHERS = (
         plain_id="kimi-k2",
         context=131_072,
         dialect="kimi_k2",
+        tool_form="kimi_k2",
+        default_system=_KIMI_SYSTEM,
         why={
             "system_in_place": _KIMI_IN_PLACE,
             "images": TEXT_ONLY,
             "reasoning": NO_SWITCH,
             "context": "model card: 128K tokens (0905: 256K)",
             "dialect": "template: <|tool_calls_section_begin|>",
+            "tool_form": _KIMI_SECTION,
+            "default_system": "template: the words it begins with",
         },
     ),
     Profile(
@@ -205,12 +234,14 @@ OTHERS = (
         images=True,
         context=131_072,
         dialect="llama3_json",
+        tool_form="llama3",
         why={
             "system_in_place": _BY_NAME,
             "images": SEES,
             "reasoning": NO_SWITCH,
             "context": "model card: 128K tokens",
             "dialect": "template: a bare JSON object with name and parameters",
+            "tool_form": _LLAMA_LIST,
         },
     ),
     Profile(
@@ -219,12 +250,14 @@ OTHERS = (
         plain_id="llama-3.{minor}-{size}",
         context=131_072,
         dialect="llama3_json",
+        tool_form="llama3",
         why={
             "system_in_place": _BY_NAME,
             "images": TEXT_ONLY,
             "reasoning": NO_SWITCH,
             "context": "model card: 128K tokens",
             "dialect": "template: a bare JSON object with name and parameters",
+            "tool_form": _LLAMA_LIST,
         },
     ),
     Profile(

@@ -14,6 +14,19 @@ import msgspec
 
 Reasoning = Literal["none", "hybrid", "always"]
 Resend = Literal["drop", "send", "keep"]
+ToolForm = Literal[
+    "plain",
+    "hermes",
+    "qwen3_coder",
+    "qwen3_5",
+    "qwen3_6",
+    "glm45",
+    "glm47",
+    "deepseek_v3",
+    "deepseek_v31",
+    "kimi_k2",
+    "llama3",
+]
 
 
 # Reasons that many families share.
@@ -45,6 +58,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     * `context`: native window in tokens, only used where the engine does not tell its own.
     * `max_output`: the longest single answer that the publisher recommends, in tokens; longer asks are cut.
     * `dialect`: how the model writes tool calls as text.
+    * `tool_form`: how its template writes tools, calls and results, for servers that do not; see `policies.text_tools`.
+    * `default_system`: what the template says in place of a system prompt that nobody gave, if it lists tools.
     * `why`: reason and source by field name.
     """
 
@@ -62,6 +77,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     context: int | None = None
     max_output: int | None = None
     dialect: str | None = None
+    tool_form: ToolForm = "plain"
+    default_system: str = ""
     why: dict[str, str] = {}
 
 

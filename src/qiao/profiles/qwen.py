@@ -10,6 +10,9 @@ _REFUSES = 'template raises "System message must be at the beginning." (vllm#440
 _UNCHECKED = "the loop of the published template was not checked; folding is safe everywhere"
 _HERMES = "template asks for JSON in <tool_call> tags"
 _XML = "template asks for <function=…><parameter=…> in <tool_call> tags"
+_SAME_PROMPT = "rendered by the published template with tools and by this form without: the same prompt"
+_QWEN_2_5_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+_CODER_SYSTEM = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
 _ALWAYS = "model card: thinking only, the template opens <think> itself"
 _RESEND_COSTS = "reasoning sent back costs 58-68 % more prefill with this template (prefix-cache measurement)"
 _KEEP_PAYS = "with a template that keeps reasoning, sending it back reuses most (prefix-cache measurement)"
@@ -22,6 +25,8 @@ QWEN = (
         context=262_144,
         max_output=65_536,
         dialect="qwen3_coder",
+        tool_form="qwen3_coder",
+        default_system=_CODER_SYSTEM,
         why={
             "system_in_place": "template renders user and system turns by the same branch",
             "images": TEXT_ONLY,
@@ -29,6 +34,8 @@ QWEN = (
             "context": "model card: 262,144 tokens natively",
             "max_output": "model card, best practices: 65,536 tokens",
             "dialect": _XML,
+            "tool_form": _SAME_PROMPT,
+            "default_system": "template: the words it begins with where tools are listed",
         },
     ),
     Profile(
@@ -40,12 +47,14 @@ QWEN = (
         reasoning="always",
         context=262_144,
         dialect="hermes",
+        tool_form="hermes",
         why={
             "system_in_place": _UNCHECKED,
             "images": SEES,
             "reasoning": _ALWAYS,
             "context": "model card: 256K tokens natively",
             "dialect": _HERMES,
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -56,12 +65,14 @@ QWEN = (
         images=True,
         context=262_144,
         dialect="hermes",
+        tool_form="hermes",
         why={
             "system_in_place": _UNCHECKED,
             "images": SEES,
             "reasoning": NO_SWITCH,
             "context": "model card: 256K tokens natively",
             "dialect": _HERMES,
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -70,12 +81,14 @@ QWEN = (
         plain_id="qwen3-{line}{size}",
         context=262_144,
         dialect="hermes",
+        tool_form="hermes",
         why={
             "system_in_place": _IN_PLACE,
             "images": TEXT_ONLY,
             "reasoning": NO_SWITCH,
             "context": _CARD_2507,
             "dialect": _HERMES,
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -86,6 +99,7 @@ QWEN = (
         context=262_144,
         max_output=81_920,
         dialect="hermes",
+        tool_form="hermes",
         why={
             "system_in_place": _IN_PLACE,
             "images": TEXT_ONLY,
@@ -94,6 +108,7 @@ QWEN = (
             "context": _CARD_2507,
             "max_output": "model card, best practices: 81,920 tokens for hard problems",
             "dialect": _HERMES,
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -109,6 +124,7 @@ QWEN = (
         keep_kwarg=("preserve_thinking", True),
         context=262_144,
         dialect="qwen3_coder",
+        tool_form="qwen3_6",
         why={
             "system_in_place": _REFUSES,
             "images": SEES,
@@ -119,6 +135,7 @@ QWEN = (
             "keep_kwarg": "model card: preserve_thinking, recommended for agents",
             "context": "model card: 262,144 tokens natively",
             "dialect": _XML,
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -133,6 +150,7 @@ QWEN = (
         keep_kwarg=("preserve_thinking", True),
         context=262_144,
         dialect="qwen3_coder",
+        tool_form="qwen3_6",
         why={
             "system_in_place": _REFUSES,
             "images": SEES,
@@ -142,6 +160,7 @@ QWEN = (
             "keep_kwarg": "model card: preserve_thinking, recommended for agents",
             "context": "model card: 262,144 tokens natively",
             "dialect": _XML,
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -154,6 +173,7 @@ QWEN = (
         thinking_kwarg="enable_thinking",
         context=262_144,
         dialect="qwen3_coder",
+        tool_form="qwen3_5",
         why={
             "system_in_place": _REFUSES,
             "images": SEES,
@@ -161,6 +181,7 @@ QWEN = (
             "thinking_kwarg": HYBRID,
             "context": "model card: 262,144 tokens natively",
             "dialect": _XML,
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -171,6 +192,7 @@ QWEN = (
         thinking_kwarg="enable_thinking",
         context=40_960,
         dialect="hermes",
+        tool_form="hermes",
         why={
             "system_in_place": _IN_PLACE,
             "images": TEXT_ONLY,
@@ -180,6 +202,7 @@ QWEN = (
             "resend": _RESEND_COSTS,
             "context": "config.json of the first release: max_position_embeddings 40,960",
             "dialect": _HERMES,
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -189,12 +212,14 @@ QWEN = (
         images=True,
         context=32_768,
         dialect="hermes",
+        tool_form="hermes",
         why={
             "system_in_place": "template renders every role by its name, where it stands",
             "images": SEES,
             "reasoning": NO_SWITCH,
             "context": "model card: 32,768 tokens without YaRN",
             "dialect": "the text model's; the template itself knows no tools",
+            "tool_form": _SAME_PROMPT,
         },
     ),
     Profile(
@@ -203,12 +228,16 @@ QWEN = (
         plain_id="qwen2.5{kind}-{size}",
         context=32_768,
         dialect="hermes",
+        tool_form="hermes",
+        default_system=_QWEN_2_5_SYSTEM,
         why={
             "system_in_place": 'template: `role == "system" and not loop.first` is rendered where it stands',
             "images": TEXT_ONLY,
             "reasoning": NO_SWITCH,
             "context": "config.json: 32,768 tokens without YaRN",
             "dialect": _HERMES,
+            "tool_form": _SAME_PROMPT,
+            "default_system": "template: the words it begins with",
         },
     ),
 )

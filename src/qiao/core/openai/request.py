@@ -118,7 +118,7 @@ def messages(conversation: Conversation, target: Target) -> list[Message]:
     for turn in conversation.turns:
         match turn.role:
             case "system":
-                result.append(SystemMessage(_joined(turn.parts)))
+                result.append(SystemMessage(joined(turn.parts)))
             case "user":
                 result.extend(_user_messages(turn))
             case "assistant":
@@ -163,7 +163,7 @@ def _user_messages(turn: Turn) -> list[Message]:
     rest: list[Part] = []
     for part in turn.parts:
         if isinstance(part, ToolResult):
-            tool_messages.append(ToolMessage(part.call_id, _joined(part.parts)))
+            tool_messages.append(ToolMessage(part.call_id, joined(part.parts)))
             # Pictures have no place in a tool message; a prepared conversation has moved them already.
             rest.extend(inner for inner in part.parts if isinstance(inner, Image))
         else:
@@ -176,7 +176,7 @@ def _user_messages(turn: Turn) -> list[Message]:
 def _content(parts: list[Part]) -> str | list[ContentPart]:
     """A plain string when there is only text, which every template takes; parts only with a picture."""
     if not any(isinstance(part, Image) for part in parts):
-        return _joined(parts)
+        return joined(parts)
     return [
         ImagePart(ImageUrl(_image_url(part))) if isinstance(part, Image) else TextPart(_words(part)) for part in parts
     ]
@@ -205,7 +205,8 @@ def _assistant_message(turn: Turn, target: Target) -> AssistantMessage:
     )
 
 
-def _joined(parts: tuple[Part | ToolReference, ...] | list[Part]) -> str:
+def joined(parts: tuple[Part | ToolReference, ...] | list[Part]) -> str:
+    """The words of blocks that a client sent apart, as one text."""
     return BLOCK_BREAK.join(words for part in parts if (words := _words(part)))
 
 
@@ -224,7 +225,7 @@ def _words(part: Part | ToolReference) -> str:
         case ToolCall():
             return f"[tool call: {part.name} {part.arguments}]"
         case ToolResult():
-            return _joined(part.parts)
+            return joined(part.parts)
         case _:
             assert_never(part)
 
