@@ -12,6 +12,8 @@ class Behaviour(msgspec.Struct, frozen=True):
 
     * `max_model_len`: tokens of the context window.
     * `tool_parser`: without one, tools are refused unless `tool_choice` is "none", and calls come as text.
+    * `renders_tools`: with `tool_choice: "none"` its prompt still lists the tools.
+    * `no_tools`: it refuses tools altogether.
     * `reasoning_parser`: without one, reasoning comes as `<think>` text.
     * `opens_reasoning`: its template writes `<think>` itself.
     * `system_anywhere`: False is a chat template that refuses system messages after the first.
@@ -22,6 +24,8 @@ class Behaviour(msgspec.Struct, frozen=True):
 
     max_model_len: int = 40960
     tool_parser: bool = True
+    renders_tools: bool = True
+    no_tools: bool = False
     reasoning_parser: bool = True
     opens_reasoning: bool = False
     system_anywhere: bool = True

@@ -225,7 +225,8 @@ class FakeEngine:
         validation.check_conversation(body, name, behaviour)
         validation.check_sampling(body, behaviour.max_model_len)
         opening = body.get("add_generation_prompt", True)
-        record.prompt = render(body["messages"], body.get("tools"), opening=opening)
+        is_shown = behaviour.renders_tools or body.get("tool_choice") != "none"
+        record.prompt = render(body["messages"], body.get("tools") if is_shown else None, opening=opening)
         tokens = count(record.prompt)
         validation.check_length(tokens, behaviour.max_model_len)
         cached = self._cache.add(record.prompt)

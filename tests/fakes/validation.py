@@ -125,6 +125,8 @@ def check_fields(body: Mapping[str, Any]) -> None:
 def check_conversation(body: Mapping[str, Any], model: str, behaviour: Behaviour) -> None:
     """What the model or its chat template does not take."""
     choice = body.get("tool_choice")
+    if body.get("tools") and behaviour.no_tools:
+        raise bad(f"{model} does not support tools")
     if body.get("tools") and choice != "none" and not behaviour.tool_parser:
         if choice in (None, "auto"):
             text = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'

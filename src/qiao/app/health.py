@@ -11,7 +11,8 @@ from qiao.app.gateway import Context, Gateway
 from qiao.core.fault import Fault
 from qiao.core.json_text import encode_json
 from qiao.observability.metrics import CONTENT_TYPE
-from qiao.policies import text_mode
+from qiao.policies import text_mode, text_tools
+from qiao.profiles import UNKNOWN
 from qiao.upstream.base import UpstreamFacts
 from qiao.upstream.probe import Findings
 
@@ -51,13 +52,12 @@ async def _tools(gateway: Gateway, facts: UpstreamFacts) -> dict[str, Any]:
         found = await gateway.findings() or Findings()
     except Fault as fault:
         found = Findings(reason=fault.message)
-    parser = gateway.switches.tool_parser
-    served = next(iter(facts.models), None)
-    dialect: str | None = None
-    if parser not in (text_mode.AUTO, text_mode.ENGINE):
-        dialect = parser
-    elif parser == text_mode.AUTO and gateway.upstream.quirks.no_tool_parser and served is not None:
-        dialect = text_mode.dialect_of(gateway.profile(served))
+    parser, quirks = gateway.switches.tool_parser, gateway.upstream.quirks
+    profile = gateway.profile(facts.models[0]) if facts.models else UNKNOWN
+    dialect = text_mode.reader(profile, quirks, parser)
+    in_words = dialect is not None and (quirks.no_tools or quirks.no_tool_rendering)
+    if dialect is not None and in_words:
+        dialect = text_tools.form_of(profile, dialect, quirks).dialect
     return {
         "tool_parser": parser,
         "read_by": "engine" if dialect is None else "qiao",
@@ -65,6 +65,7 @@ async def _tools(gateway: Gateway, facts: UpstreamFacts) -> dict[str, Any]:
         "engine_parser": found.tool_parser,
         "why": found.reason or None,
         "tools_rendered": found.renders_tools,
+        "tools_written_by": None if not in_words and dialect is None else "qiao" if in_words else "template",
         "reasoning_field": found.reasoning_field,
         "reasoning_split_by_engine": found.splits_reasoning,
         "reasoning_opened_by_template": found.opens_reasoning,

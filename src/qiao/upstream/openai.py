@@ -209,7 +209,11 @@ class OpenAIUpstream:
                 found, lesson = await probe(self._client, self._prefix, target, find(served.root, served.id))
                 if lesson is not None:
                     self.quirks = self.quirks.with_(lesson)
-                self.quirks = msgspec.structs.replace(self.quirks, opens_reasoning=found.leaves_reasoning_open)
+                self.quirks = msgspec.structs.replace(
+                    self.quirks,
+                    opens_reasoning=found.leaves_reasoning_open,
+                    no_tool_rendering=found.renders_tools is False,
+                )
                 if found.tool_parser is None:
                     return found  # it was busy, perhaps: the next look may tell
                 self._found = (facts.version, served, found)

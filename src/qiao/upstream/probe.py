@@ -1,4 +1,4 @@
-"""What an engine does that it does not tell: found out by two tiny requests (one token each) and its tokenizer.
+"""What an engine does that it does not tell: found out by a few tiny requests (one token each) and its tokenizer.
 
 Nothing here is needed for an answer: a request heals itself. It spares the first user that healing, it knows whether a
 chat template opens the reasoning itself, and it tells people why the gateway works as it does (`GET /readyz`).
@@ -31,7 +31,8 @@ class Findings(msgspec.Struct, frozen=True):
     """What the probe found; None where it could not tell.
 
     * `tool_parser`: the engine reads tool calls itself. `reason`: its words where it does not.
-    * `renders_tools`: with `tool_choice: "none"` the tools still stand in the prompt.
+    * `renders_tools`: with `tool_choice: "none"` the tools still stand in the prompt. Where they do not, they are
+      written into the text.
     * `opens_reasoning`: the chat template writes the opening tag of the reasoning.
     * `splits_reasoning`: the engine splits reasoning off the text. `reasoning_field`: where it would put it.
     """
@@ -54,8 +55,13 @@ class Findings(msgspec.Struct, frozen=True):
 async def probe(client: Client, prefix: str, target: Target, profile: Profile) -> tuple[Findings, Remedy | None]:
     """Ask. The remedy is the lesson of a missing parser. Raises `Fault` when the engine does not answer."""
     asked = _conversation(target, profile)
-    findings, remedy, body = await _parser(client, prefix, asked, target)
-    if body is None:
+    findings, remedy = await _parser(client, prefix, asked, target)
+    if findings.tool_parser is None or (remedy is not None and remedy.quirk == "no_tools"):
+        return findings, remedy
+    # Calls are read from the text of such an answer.
+    without_parser = msgspec.structs.replace(asked, tool_choice=ToolChoice(mode="none"))
+    status, body, _ = await _post(client, prefix, without_parser, target)
+    if status != 200 or body is None:
         return findings, remedy
     choices = body.get("choices")
     message = choices[0].get("message") if isinstance(choices, list) and choices else None
@@ -65,12 +71,14 @@ async def probe(client: Client, prefix: str, target: Target, profile: Profile) -
         said = bool(message.get("content"))
         splits = True if thought else False if said else None
         findings = msgspec.structs.replace(findings, reasoning_field=field, splits_reasoning=splits)
-    with_tools = (body.get("usage") or {}).get("prompt_tokens")
-    bare = await _tokenized(client, msgspec.structs.replace(asked, tools=()), target)
-    count = bare.get("count")
-    if isinstance(with_tools, int) and isinstance(count, int):
+    bare = msgspec.structs.replace(asked, tools=())
+    tokenized = await _tokenized(client, bare, target)
+    with_tools, count = _prompt_tokens(body), tokenized.get("count")
+    if not isinstance(count, int):
+        count = _prompt_tokens((await _post(client, prefix, bare, target))[1])
+    if with_tools is not None and count is not None:
         findings = msgspec.structs.replace(findings, renders_tools=with_tools > count)
-    tail = bare.get("token_strs")
+    tail = tokenized.get("token_strs")
     if isinstance(tail, list) and all(isinstance(piece, str) for piece in tail):
         end = "".join(tail[-_TAIL:])
         is_open = end.rfind("<think>") > end.rfind("</think>")
@@ -86,21 +94,17 @@ def _conversation(target: Target, profile: Profile) -> Conversation:
     return Conversation(model=target.model, turns=(turn,), tools=(_TOOL,), max_tokens=1, extras=extras)
 
 
-async def _parser(
-    client: Client, prefix: str, asked: Conversation, target: Target
-) -> tuple[Findings, Remedy | None, dict[str, Any] | None]:
-    """Whether tools are taken as they are, and the answer to a request that was."""
-    status, body, raw = await _post(client, prefix, asked, target)
+async def _parser(client: Client, prefix: str, asked: Conversation, target: Target) -> tuple[Findings, Remedy | None]:
+    """Whether tools are taken as they are."""
+    status, _, raw = await _post(client, prefix, asked, target)
     if status == 200:
-        return Findings(tool_parser=True), None, body
+        return Findings(tool_parser=True), None
     refused = refusal.read(status, raw)
     remedy = remedies.find(refused.text, refused.status, used=features(asked), quirks=Quirks())
-    if remedy is None or remedy.quirk != "no_tool_parser":
-        return Findings(reason=refused.text), None, None
-    findings = Findings(tool_parser=False, reason=refused.text)
-    without = msgspec.structs.replace(asked, tool_choice=ToolChoice(mode="none"))
-    status, body, _ = await _post(client, prefix, without, target)
-    return findings, remedy, body if status == 200 else None
+    if remedy is None or remedy.quirk not in ("no_tool_parser", "no_tools"):
+        return Findings(reason=refused.text), None
+    renders = False if remedy.quirk == "no_tools" else None
+    return Findings(tool_parser=False, reason=refused.text, renders_tools=renders), remedy
 
 
 async def _post(
@@ -112,6 +116,12 @@ async def _post(
     )
     decoded = reply.json()
     return reply.status, decoded if isinstance(decoded, dict) else None, reply.body
+
+
+def _prompt_tokens(body: dict[str, Any] | None) -> int | None:
+    usage = (body or {}).get("usage")
+    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) else None
 
 
 async def _tokenized(client: Client, asked: Conversation, target: Target) -> dict[str, Any]:
