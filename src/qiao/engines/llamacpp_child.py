@@ -6,8 +6,6 @@ state in JSON lines on stdout, and ends when stdin does: then whoever started it
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -17,10 +15,9 @@ from typing import Any
 import msgspec
 
 from qiao.engines import requirements
+from qiao.engines.parent import end_with
 from qiao.engines.supervisor import Report
 from qiao.errors import StartError
-
-_PR_SET_PDEATHSIG = 1
 
 
 class ChildSettings(msgspec.Struct, frozen=True):
@@ -53,7 +50,7 @@ def main() -> int:
     # Ctrl-C reaches every process of the terminal; the parent ends us in its own time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=ChildSettings)
-    _die_with(settings.parent)
+    end_with(settings.parent)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
         requirements.check()
@@ -107,16 +104,6 @@ def _serve(settings: ChildSettings) -> Any:
 def _tell(report: Report) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     sys.stdout.buffer.flush()
-
-
-def _die_with(parent: int) -> None:
-    """Let the kernel end this process when the one that started it is gone (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _end_with_stdin() -> None:

@@ -25,8 +25,8 @@ _LINE_LIMIT = 256 * 1024
 class Report(msgspec.Struct, frozen=True):
     """One line that the process says of itself.
 
-    `state` "ready" comes with `address`; "failed" means that starting again would change nothing, and `hint` says what
-    would.
+    `state` "ready" comes with `address`; "failed" says why the process is about to end, and `hint` what would change
+    that. `is_final`: starting again would not.
     """
 
     state: State
@@ -34,6 +34,7 @@ class Report(msgspec.Struct, frozen=True):
     fraction: float | None = None
     address: str | None = None
     hint: str | None = None
+    is_final: bool = True
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -75,7 +76,7 @@ class _Life:
 
     def __init__(self) -> None:
         self.ready_at: float | None = None
-        self.final: Report | None = None
+        self.failed: Report | None = None
 
 
 class Supervisor:
@@ -218,8 +219,8 @@ class Supervisor:
             await asyncio.gather(*readers)
             self._process = None
         is_healthy = life.ready_at is not None and loop.time() - life.ready_at >= self._policy.healthy_after
-        if life.final is not None:
-            return _Ended(life.final.message or "failed", life.final.hint, final=True)
+        if life.failed is not None:
+            return _Ended(life.failed.message or "failed", life.failed.hint, final=life.failed.is_final)
         if hung:
             return _Ended(f"was not ready within {self._policy.ready_within:g} s")
         return _Ended(_ending(process.returncode), was_healthy=is_healthy)
@@ -263,7 +264,7 @@ class Supervisor:
                 self._log.append(line.decode("utf-8", "replace").rstrip())
                 continue
             if report.state == "failed":
-                life.final = report
+                life.failed = report
                 continue
             if report.state == "ready":
                 self.address = report.address or self.address
