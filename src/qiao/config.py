@@ -180,6 +180,29 @@ class Engine(msgspec.Struct, frozen=True):
         str, About("hub that `--model` downloads from", kind="text", also=("HF_ENDPOINT",), metavar="URL")
     ] = "https://huggingface.co"
     hub_token: Annotated[Secret | None, About("token for the hub", also=("HF_TOKEN",))] = None
+    hub_kind: Annotated[
+        Literal["auto", "huggingface", "modelscope"],
+        About("which routes the hub has; auto: by its address"),
+    ] = "auto"
+    gpus: Annotated[
+        str | None,
+        About("plan for these GPUs, where the driver does not tell what there is", flag="--gpus", metavar="4xH20-96G"),
+    ] = None
+    users: Annotated[
+        int, About("conversations that may fill their window at the same time", flag="--users", minimum=1)
+    ] = 1
+    prefer: Annotated[
+        Literal["balanced", "quality", "speed"],
+        About("which weights to take: the most exact, the fastest, or the middle", flag="--prefer", metavar="WHAT"),
+    ] = "balanced"
+    vllm: Annotated[
+        str | None,
+        About("the program vllm (default: the one on the PATH)", flag="--vllm-command", metavar="PATH"),
+    ] = None
+    vllm_arguments: Annotated[
+        str | None,
+        About("more arguments for vllm serve, quoted as in a shell", flag="--vllm-arguments", metavar="TEXT"),
+    ] = None
 
 
 class Client(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from qiao.cli.plan import planning_options, request_of, show
+from qiao.cli.plan import asked_for, planning_options, show
 from qiao.cli.words import say, say_note
 from qiao.errors import ConfigurationError
 from qiao.exports import FORMATS, Format, Settings, render
@@ -49,7 +49,7 @@ def command(
 
     The plan is the one that `qiao plan` shows for the same options. Exit status: 0 written, 1 it does not fit.
     """
-    outcome = plan(request_of(**asked))
+    outcome = plan(asked_for(**asked))
     if not isinstance(outcome, Plan):
         show(outcome)
         return 1

@@ -12,15 +12,14 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from qiao.app.planning import request_of
 from qiao.cli.words import say, say_note, say_warning
-from qiao.config import environment
-from qiao.hardware import model_files, snapshot
-from qiao.planner import catalogue, review, specification, vllm
+from qiao.planner import review
 from qiao.planner.choose import plan
 from qiao.planner.explain import as_json, explain
-from qiao.planner.machine import GIB, Machine
+from qiao.planner.machine import GIB
 from qiao.planner.memory import GpuMemory
-from qiao.planner.plan import Goal, Outcome, Plan, Preference, Refusal
+from qiao.planner.plan import Outcome, Plan, Refusal
 from qiao.planner.request import Request
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -81,7 +80,7 @@ def command(is_explained: bool, is_json: bool, script: Path | None, **asked: Any
     """
     if script is not None:
         return _review(script)
-    outcome = plan(request_of(**asked))
+    outcome = plan(asked_for(**asked))
     if is_json:
         click.echo(msgspec.json.format(msgspec.json.encode(as_json(outcome)), indent=2).decode())
     elif is_explained:
@@ -91,42 +90,11 @@ def command(is_explained: bool, is_json: bool, script: Path | None, **asked: Any
     return 0 if isinstance(outcome, Plan) else 1
 
 
-def request_of(
-    *,
-    model: str,
-    gpus: str | None,
-    nodes: str | None,
-    window: int | None,
-    users: int,
-    preference: Preference | None,
-    version: str | None,
-) -> Request:
-    """The request that these options make."""
-    if gpus and nodes:
+def asked_for(**asked: Any) -> Request:
+    """The request that the options of `planning_options` make."""
+    if asked["gpus"] and asked["nodes"]:
         raise click.UsageError("--gpus and --nodes exclude each other", click.get_current_context())
-    goal = Goal(
-        window=window,
-        users=users,
-        preference=preference or "balanced",
-        version=vllm.parse_version(version) if version else vllm.NEWEST,
-    )
-    machine = _machine(gpus, nodes)
-    if model_files.is_local(model):
-        return Request(machine=machine, models=(model_files.read(model),), goal=goal, wanted=model)
-    found = catalogue.find(model)
-    return Request(
-        machine=machine, models=found.models, goal=goal, wanted=model, notes=found.notes, since=found.family.since
-    )
-
-
-def _machine(gpus: str | None, nodes: str | None) -> Machine:
-    if nodes:
-        return specification.nodes(nodes)
-    if gpus:
-        return specification.gpus(gpus)
-    variables = environment()
-    home = variables.get("HF_HOME") or variables.get("HF_HUB_CACHE")
-    return snapshot.look(Path(home) if home else Path.home() / ".cache" / "huggingface")
+    return request_of(**asked)
 
 
 def _review(script: Path) -> int:

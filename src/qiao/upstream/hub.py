@@ -1,25 +1,26 @@
-"""Model files from a hub that speaks Hugging Face's two routes: the list of a repository's files, and a file.
+"""Models from a hub that speaks two routes: the list of a repository's files, and a file.
 
-A download that was cut goes on where it stopped, in this run or the next; a file is in place only when its SHA-256 is
-the one that the hub lists. Only GGUF files, which the embedded engine takes.
+A download that was cut goes on where it stopped, in this run or the next; a file is in place only when its checksum is
+the one that the hub lists. `download` gets a GGUF file for the embedded engine, `snapshot` a folder for vLLM.
+Why not a hub's own library: see docs/reference/planner.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
-from urllib.parse import quote
+from typing import TypeAlias
 
 import aiohttp
 import msgspec
 
 from qiao.errors import ConfigurationError, StartError
+from qiao.upstream import hub_routes
+from qiao.upstream.hub_routes import HubFile, HubKind
 
 OnBytes: TypeAlias = Callable[[int, int], None]
 """Told how many bytes of how many are there."""
@@ -31,24 +32,22 @@ _CONNECT_TIMEOUT = 15.0
 _SILENCE_TIMEOUT = 60.0
 _MOST_CUTS = 5
 _PAUSE = 0.5
+_AT_ONCE = 4
+_MANIFEST = ".qiao-model.json"
+_NEEDED = {".safetensors", ".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"}
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _OWN_FILE = "Or take a model file that you have: `qiao up --gguf FILE`."
 
 
-class HubFile(msgspec.Struct, frozen=True):
-    """A file of a repository. `sha256` None: the hub does not tell."""
-
-    path: str
-    size: int
-    sha256: str | None = None
-
-
 class Hub:
     """One hub. `endpoint`: its address; `token`: for repositories that ask for one. Use it as a context manager."""
 
-    def __init__(self, endpoint: str, *, token: str | None = None, pause: float = _PAUSE) -> None:
+    def __init__(
+        self, endpoint: str, *, token: str | None = None, kind: HubKind = "auto", pause: float = _PAUSE
+    ) -> None:
         self.endpoint = endpoint.rstrip("/")
+        self._kind = hub_routes.kind_of(endpoint, kind)
         self._pause = pause
         self._token = token
         self._session: aiohttp.ClientSession | None = None
@@ -75,36 +74,80 @@ class Hub:
         Raises `StartError`, or `ConfigurationError` for a name that means nothing.
         """
         repository, wanted = parse(name)
-        file = choose(await self.files(repository), wanted, repository=repository)
-        target = folder / repository.replace("/", "--") / Path(file.path).name
+        files = [file for file in await self.files(repository) if file.path.endswith(".gguf")]
+        file = choose(files, wanted, repository=repository)
+        target = folder / folder_name(repository) / Path(file.path).name
         if target.is_file() and target.stat().st_size == file.size:
             return target
-        partial = target.with_name(f"{target.name}.{(file.sha256 or 'unchecked')[:16]}.part")
-        _make_room(target.parent, partial, file.size)
-        tell = on_bytes or _say_nothing
+        _make_room(target.parent, file.size - _length(_partial(target, file)))
+        await self._obtain(repository, file, target, on_bytes or _say_nothing)
+        return target
+
+    async def snapshot(self, repository: str, folder: Path, *, on_bytes: OnBytes | None = None) -> Path:
+        """All that vLLM needs of `repository`, as a folder in `folder`. Raises `StartError`, `ConfigurationError`.
+
+        A folder that was finished once is used as it is, without asking the hub: it works where there is no network.
+        """
+        parse(repository)
+        target = folder / folder_name(repository)
+        if is_finished(target):
+            return target
+        wanted = needed(await self.files(repository), repository=repository)
+        missing = [file for file in wanted if not _is_there(target / file.path, file.size)]
+        partials = [_length(_partial(target / file.path, file)) for file in missing]
+        total, there = sum(file.size for file in wanted), sum(partials)
+        _make_room(target, sum(file.size for file in missing) - there)
+        counter = _Counter(total, total - sum(file.size for file in missing), on_bytes or _say_nothing)
+        await self._obtain_all(repository, missing, target, counter)
+        manifest = {
+            "repository": repository,
+            "endpoint": self.endpoint,
+            "files": {each.path: each.size for each in wanted},
+        }
+        (target / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+        return target
+
+    async def _obtain_all(self, repository: str, files: Sequence[HubFile], folder: Path, counter: _Counter) -> None:
+        """Several at once, largest first; the first failure ends all."""
+        waiting = sorted(files, key=lambda file: -file.size)[::-1]
+
+        async def work() -> None:
+            while waiting:
+                file = waiting.pop()
+                await self._obtain(repository, file, folder / file.path, counter.of(file))
+
+        workers = [asyncio.ensure_future(work()) for _ in range(min(_AT_ONCE, len(files)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _obtain(self, repository: str, file: HubFile, target: Path, tell: OnBytes) -> None:
+        """Fetch one file beside its place, check it, and move it there."""
+        partial = _partial(target, file)
+        if file.size == 0:
+            partial.touch()
         await self._fetch(repository, file, partial, tell)
-        if file.sha256 is not None and await asyncio.to_thread(_sha256, partial) != file.sha256:
+        if not await asyncio.to_thread(file.is_right, partial):
             _remove(partial)
             raise StartError(
-                f"{file.path} of {repository} came damaged: its SHA-256 is not the one that {self.endpoint} lists.",
+                f"{file.path} of {repository} came damaged: its checksum is not the one that {self.endpoint} lists.",
                 hint="Start again; if it stays so, the hub or a proxy before it is broken.",
             )
         partial.replace(target)
-        return target
 
     async def files(self, repository: str) -> tuple[HubFile, ...]:
-        """The GGUF files of a repository."""
-        url = f"{self.endpoint}/api/models/{quote(repository)}/tree/main?recursive=true"
+        """The files of a repository."""
+        url = self.endpoint + hub_routes.listing(self._kind, repository)
         try:
             async with self._open().get(url) as response:
                 self._check(response, repository)
                 listed = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise self._unreachable(error) from error
-        entries = listed if isinstance(listed, list) else []
-        return tuple(
-            _file(entry) for entry in entries if isinstance(entry, dict) and str(entry.get("path")).endswith(".gguf")
-        )
+        return hub_routes.files(self._kind, listed)
 
     async def _fetch(self, repository: str, file: HubFile, partial: Path, tell: OnBytes) -> None:
         """Append to `partial` until it is as long as `file`; goes on after a cut as long as something comes."""
@@ -129,7 +172,7 @@ class Hub:
             raise StartError(f"{self.endpoint} sent more of {file.path} than it lists.", hint="Start again.")
 
     async def _fetch_rest(self, repository: str, file: HubFile, partial: Path, have: int, tell: OnBytes) -> None:
-        url = f"{self.endpoint}/{quote(repository)}/resolve/main/{quote(file.path)}"
+        url = self.endpoint + hub_routes.file(self._kind, repository, file.path)
         headers = {"Range": f"bytes={have}-"} if have else {}
         async with self._open().get(url, headers=headers) as response:
             self._check(response, repository, file.path)
@@ -206,31 +249,81 @@ def _has(file: HubFile, quantization: str) -> bool:
     return re.search(rf"[-_.]{re.escape(quantization)}(?=[-_.])", Path(file.path).name.lower()) is not None
 
 
-def _file(entry: dict[str, Any]) -> HubFile:
-    lfs = entry.get("lfs")
-    large: dict[str, Any] = lfs if isinstance(lfs, dict) else {}
-    oid = large.get("oid")
-    size = large.get("size", entry.get("size"))
-    return HubFile(
-        str(entry["path"]),
-        size if isinstance(size, int) else 0,
-        oid.removeprefix("sha256:") if isinstance(oid, str) else None,
-    )
+def folder_name(repository: str) -> str:
+    """The folder of a repository among the downloaded models."""
+    return repository.replace("/", "--")
 
 
-def _make_room(folder: Path, partial: Path, size: int) -> None:
+def is_finished(folder: Path) -> bool:
+    """Whether a snapshot was finished, and all its files are still there in full."""
+    try:
+        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=_Manifest)
+    except (OSError, msgspec.DecodeError):
+        return False
+    return all(_is_there(folder / path, size) for path, size in manifest.files.items())
+
+
+def needed(files: Sequence[HubFile], *, repository: str) -> tuple[HubFile, ...]:
+    """What vLLM reads: weights as safetensors, configuration, tokenizer, template, and code of the model's own.
+
+    Raises `StartError` where there are no such weights. Folders hold the same weights in other forms.
+    """
+    found = tuple(file for file in files if "/" not in file.path and Path(file.path).suffix in _NEEDED)
+    if not any(file.path.endswith(".safetensors") for file in found):
+        has_gguf = any(file.path.endswith(".gguf") for file in files)
+        hint = f"It has GGUF files: `qiao up --model {repository}`." if has_gguf else "Check the name."
+        raise StartError(f"{repository} has no weights as safetensors, which vLLM reads.", hint=hint)
+    return found
+
+
+class _Manifest(msgspec.Struct):
+    files: dict[str, int]
+
+
+class _Counter:
+    """One count over files that come at the same time."""
+
+    def __init__(self, total: int, done: int, tell: OnBytes) -> None:
+        self._total = total
+        self._finished = done
+        self._tell = tell
+        self._done: dict[str, int] = {}
+
+    def of(self, file: HubFile) -> OnBytes:
+        """What to call with the bytes of this file."""
+
+        def tell(done: int, _: int) -> None:
+            self._done[file.path] = done
+            self._tell(self._finished + sum(self._done.values()), self._total)
+
+        return tell
+
+
+def _partial(target: Path, file: HubFile) -> Path:
+    return target.with_name(f"{target.name}.{(file.checksum or 'unchecked')[:16]}.part")
+
+
+def _make_room(folder: Path, size: int) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(
             f"The folder {folder} cannot be made: {error.strerror}.", hint="Name another one with --cache."
         ) from None
-    free, needed = shutil.disk_usage(folder).free, size - _length(partial) + _MARGIN
-    if free < needed:
+    free, wanted = shutil.disk_usage(folder).free, size + _MARGIN
+    if free < wanted:
         raise StartError(
-            f"{folder} has {free / 2**20:.0f} MiB left, and the model needs {needed / 2**20:.0f} MiB.",
+            f"{folder} has {_size_text(free)} left, and the model needs {_size_text(wanted)}.",
             hint="Make room, or name another folder with --cache.",
         )
+
+
+def _size_text(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 10 * 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _length(path: Path) -> int:
@@ -241,11 +334,6 @@ def _length(path: Path) -> int:
 
 def _remove(path: Path) -> None:
     path.unlink()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _say_nothing(done: int, total: int) -> None:
