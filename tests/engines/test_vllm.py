@@ -47,7 +47,8 @@ LOADS = """
 worker()
 say("(EngineCore pid=1) INFO 05-30 07:47:06 [gpu_model_runner.py:1] Starting to load model x...")
 for shard in (1, 2):
-    say(f"Loading safetensors checkpoint shards: {shard * 50:3}% Completed | {shard}/2 [00:01<00:01, 1.0s/it]", end="\\r")
+    bar = f"{shard * 50:3}% Completed | {shard}/2 [00:01<00:01, 1.0s/it]"
+    say(f"Loading safetensors checkpoint shards: {bar}", end="\\r")
 say("")
 say("(EngineCore pid=1) INFO 05-30 07:47:06 [kv_cache_utils.py:1] GPU KV cache size: 9,000 tokens")
 serve()
@@ -207,7 +208,7 @@ def test_the_program_is_found_or_the_mend_is_said(tmp_path: Path) -> None:
         assert "--vllm-command" in (raised.value.hint or "")
 
 
-async def test_the_version_is_asked_of_the_programs_own_python(tmp_path: Path) -> None:
+def test_the_version_is_asked_of_the_programs_own_python(tmp_path: Path) -> None:
     site = tmp_path / "lib"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True, timeout=60)
     site = next((tmp_path / "env" / "lib").glob("python3*/site-packages"))
@@ -218,7 +219,7 @@ async def test_the_version_is_asked_of_the_programs_own_python(tmp_path: Path) -
     command = tmp_path / "env" / "bin" / "vllm"
     command.write_text(f"#!{tmp_path / 'env' / 'bin' / 'python'}\nimport vllm\n")
     command.chmod(0o755)
-    assert await version(command, {"PATH": "/usr/bin:/bin"}) == "0.31.2"
+    assert version(command, {"PATH": "/usr/bin:/bin"}) == "0.31.2"
     command.write_text("#!/bin/sh\nexec something\n")
-    assert await version(command, {}) is None
-    assert await version(tmp_path / "absent", {}) is None
+    assert version(command, {}) is None
+    assert version(tmp_path / "absent", {}) is None

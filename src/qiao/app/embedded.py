@@ -23,9 +23,10 @@ _OWN_NAME = model_name(Path(models.SMOLLM2.file))
 class RunningEmbedded:
     """See `app.up.RunningEngine`."""
 
-    def __init__(self, engine: EmbeddedEngine, upstream: LlamaCppUpstream) -> None:
+    def __init__(self, engine: EmbeddedEngine, upstream: LlamaCppUpstream, config: Config) -> None:
         self.engine = engine
         self.upstream = upstream
+        self.config = config
 
     async def ended(self) -> None:
         """Waits until the engine is given up; raises `StartError` that says why."""
@@ -56,7 +57,7 @@ async def start_embedded(config: Config, on_event: OnEvent) -> AsyncIterator[Run
             endpoint.address, key=endpoint.key, window=engine.window, choices=_choices(config, alias)
         )
         try:
-            yield RunningEmbedded(engine, upstream)
+            yield RunningEmbedded(engine, upstream, config)
         finally:
             await upstream.close()
     finally:
@@ -79,9 +80,8 @@ async def _model(config: Config, on_event: OnEvent) -> tuple[Path, str | None]:
         return config.engine.gguf, None
     named = config.models.main
     if named is not None and named != _OWN_NAME:
-        async with Hub(
-            config.engine.hub, token=config.engine.hub_token.reveal() if config.engine.hub_token else None
-        ) as hub:
+        token = config.engine.hub_token.reveal() if config.engine.hub_token else None
+        async with Hub(config.engine.hub, token=token, kind=config.engine.hub_kind) as hub:
             tell = _telling(on_event, f"Downloading {named}.")
             return await hub.download(named, _folder(config), on_bytes=tell), named
 

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
+from qiao.app import vllm
 from qiao.app.announce import announcing
 from qiao.app.self_check import Check, self_check
 from qiao.app.serve import Observers, configured_upstream, start
@@ -23,22 +24,37 @@ from qiao.errors import StartError
 from qiao.hardware.gpus import has_nvidia
 from qiao.ledger.running import Running
 from qiao.observability.logs import RequestLog
+from qiao.planner import plan as planner
 from qiao.upstream.base import Upstream
 from qiao.upstream.gateway import GatewayClient, ModelFacts
 
 _POLL_SECONDS = 0.5
 _GPU_NOTICE = (
-    "This machine has NVIDIA GPUs. Starting vLLM on them comes with a later release: until then start it yourself and "
-    "attach with `qiao up --upstream http://HOST:8000/v1`. Now the small embedded model starts, which uses no GPU."
+    "This machine has NVIDIA GPUs, and the small embedded model that starts now uses none. `qiao plan` shows what they "
+    "carry, `qiao up --model qwen3-235b` (or another name) starts it."
 )
+_VLLM_NOTICE = "vLLM is not installed here: this is the plan for the newest one."
+_FOR_VLLM = ("engine.gpus", "engine.users", "engine.prefer", "engine.vllm", "engine.vllm_arguments")
+_FOR_EMBEDDED = ("engine.gguf", "engine.yarn")
+_FOR_ANY_ENGINE = ("engine.gguf", "engine.context", "engine.yarn", *_FOR_VLLM)
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What `up` will do: attach to `target`, or start the embedded engine. `notices` say why, where it may surprise."""
+    """What `up` will do: attach to `target`, or start an engine. `notices` say why, where it may surprise.
 
-    kind: Literal["attach", "embedded"]
+    `vllm`: how, for an engine of that kind.
+    """
+
+    kind: Literal["attach", "embedded", "vllm"]
     target: str
     notices: tuple[str, ...] = ()
+    vllm: planner.Plan | None = None
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The model does not fit on this machine; the planner says what is missing, and what is near."""
+
+    refusal: planner.Refusal
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -73,31 +89,56 @@ class RunningEngine(Protocol):
         """How the gateway reaches it."""
         ...
 
+    @property
+    def config(self) -> Config:
+        """The configuration of a gateway in front of it."""
+        ...
+
     async def ended(self) -> None:
         """Waits until it has ended for good; raises a QiaoError that says why."""
         ...
 
 
-EngineStarter: TypeAlias = Callable[[Config, OnEvent], contextlib.AbstractAsyncContextManager[RunningEngine]]
-"""Starts an engine, restarts it when it crashes, and stops it at the end of the block."""
+EngineStarter: TypeAlias = Callable[[Config, Plan, OnEvent], contextlib.AbstractAsyncContextManager[RunningEngine]]
+"""Starts the engine of a plan, restarts it when it crashes, and stops it at the end of the block."""
 
 
-def decide(config: Config, *, search_path: str | None = None) -> Plan:
-    """Attach where an upstream is named, else the embedded engine."""
+def decide(config: Config, *, search_path: str | None = None) -> Plan | Refused:
+    """Attach where an upstream is named; vLLM for a model that it runs; else the embedded engine."""
     if config.upstream.url is not None:
-        unused = [key for key in ("engine.gguf", "engine.context", "engine.yarn") if config.origin(key).kind == "flag"]
-        notices = tuple(f"{config.origin(key)} is for an engine started here and has no effect." for key in unused)
-        return Plan("attach", config.upstream.url, notices)
+        return Plan(
+            "attach", config.upstream.url, _without_effect(config, ("engine.context", *_FOR_EMBEDDED, *_FOR_VLLM))
+        )
+    if vllm.is_wanted(config):
+        return _decide_vllm(config)
     if config.engine.gguf is not None and not config.engine.gguf.is_file():
         raise StartError(
             f"{config.origin('engine.gguf')} names {config.engine.gguf}, and there is no such file.",
             hint="Check the path.",
         )
-    notices = ()
+    notices = _without_effect(config, _FOR_VLLM, "vLLM")
     if has_nvidia(search_path):
-        notices = (_GPU_NOTICE,)
+        notices = (*notices, _GPU_NOTICE)
     named = config.engine.gguf or config.models.main
     return Plan("embedded", str(named) if named else "the embedded model", notices)
+
+
+def _decide_vllm(config: Config) -> Plan | Refused:
+    planned = vllm.planned(config)
+    made = planned.outcome
+    if isinstance(made, planner.Refusal):
+        return Refused(made)
+    notices = _without_effect(config, _FOR_EMBEDDED, "the embedded engine")
+    if not planned.is_installed:
+        notices = (*notices, _VLLM_NOTICE)
+    version = f" {planned.version}" if planned.version else ""
+    return Plan("vllm", f"vLLM{version} with {made.model.repository}", notices, made)
+
+
+def _without_effect(config: Config, keys: tuple[str, ...], which: str = "an engine started here") -> tuple[str, ...]:
+    """What was asked for on the command line, and is for another engine."""
+    unused = [key for key in keys if config.origin(key).kind == "flag"]
+    return tuple(f"{config.origin(key)} is for {which} and has no effect." for key in unused)
 
 
 async def up(config: Config, plan: Plan, report: Report, start_engine: EngineStarter) -> None:
@@ -105,8 +146,9 @@ async def up(config: Config, plan: Plan, report: Report, start_engine: EngineSta
     report(plan)
     async with contextlib.AsyncExitStack() as stack:
         engine = None
-        if plan.kind == "embedded":
-            engine = await stack.enter_async_context(start_engine(config, report))
+        if plan.kind != "attach":
+            engine = await stack.enter_async_context(start_engine(config, plan, report))
+            config = engine.config
             upstream: Upstream = engine.upstream
         else:
             upstream = configured_upstream(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,47 +107,48 @@ def _review(script: Path) -> int:
     return 1 if faults else 0
 
 
-def show(outcome: Outcome, *, with_notes: bool = True) -> None:
+def show(outcome: Outcome, *, with_notes: bool = True, on_stderr: bool = False) -> None:
     """The outcome for a person: the picture and the command, or what is missing and what is near."""
-    match outcome:
-        case Plan():
-            _show_plan(outcome)
-        case Refusal():
-            _show_refusal(outcome)
+    lines = _plan_lines(outcome) if isinstance(outcome, Plan) else _refusal_lines(outcome)
+    for line in lines:
+        click.echo(line, err=on_stderr)
+    if isinstance(outcome, Plan) and outcome.nodes > 1:
+        say_note(_SEVERAL_NODES)
     if with_notes:
         for warning in outcome.warnings:
             say_note(warning.text)
 
 
-def _show_plan(made: Plan) -> None:
-    click.echo(f"{made.model.repository} on {made.machine}: {made.division}")
+_SEVERAL_NODES = (
+    "On each computer add --node-rank 0, 1, … and --master-addr with the first one's address, and --headless "
+    "on all but the first. `qiao export shell` writes a script that does."
+)
+
+
+def _plan_lines(made: Plan) -> Iterator[str]:
+    yield f"{made.model.repository} on {made.machine}: {made.division}"
     for line in picture(made, unicode=_is_unicode()):
-        click.echo(f"  {line}")
+        yield f"  {line}"
     times = (
         f"{made.concurrency:.1f} conversations" if made.concurrency < 100 else f"{made.concurrency:.0f} conversations"
     )
-    click.echo(f"  window {made.window:,} tokens; {made.tokens:,} tokens of cache hold {times} of that length")
+    yield f"  window {made.window:,} tokens; {made.tokens:,} tokens of cache hold {times} of that length"
     if made.replicas > 1:
-        click.echo(f"  room for {made.replicas} of these, one on each computer")
-    click.echo("")
+        yield f"  room for {made.replicas} of these, one on each computer"
+    yield ""
     for name, value in made.environment.items():
-        click.echo(f"{name}={shlex.quote(value)} \\")
-    click.echo(_wrapped(made.command))
-    if made.nodes > 1:
-        say_note(
-            "On each computer add --node-rank 0, 1, … and --master-addr with the first one's address, and --headless "
-            "on all but the first. `qiao export shell` writes a script that does."
-        )
+        yield f"{name}={shlex.quote(value)} \\"
+    yield _wrapped(made.command)
 
 
-def _show_refusal(refused: Refusal) -> None:
-    click.echo(refused.message)
+def _refusal_lines(refused: Refusal) -> Iterator[str]:
+    yield refused.message
     for reason in refused.reasons:
-        click.echo(f"  {reason.about}: {reason.text}")
+        yield f"  {reason.about}: {reason.text}"
     if refused.nearest:
-        click.echo("what fits:")
+        yield "what fits:"
     for near in refused.nearest:
-        click.echo(f"  {near.text}\n      {near.command}")
+        yield f"  {near.text}\n      {near.command}"
 
 
 def _wrapped(words: tuple[str, ...]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from contextlib import AbstractAsyncContextManager
 from typing import Any, assert_never
 
 import click
@@ -10,12 +12,14 @@ import click
 from qiao.app.embedded import start_embedded
 from qiao.app.loop import run
 from qiao.app.self_check import Check
-from qiao.app.up import Event, Opened, Plan, Ready, Waiting, decide, up
+from qiao.app.up import Event, Opened, Plan, Ready, Refused, RunningEngine, Waiting, decide, up
+from qiao.app.vllm import start_vllm
 from qiao.cli.connecting import how_to_connect, reach_words
 from qiao.cli.options import configured, flags_of
+from qiao.cli.plan import show as show_outcome
 from qiao.cli.words import say, say_note, say_warning
 from qiao.config import Config, environment
-from qiao.engines.base import EngineEvent
+from qiao.engines.base import EngineEvent, OnEvent
 
 
 @click.command("up", short_help="Start a model and the gateway, or the gateway for a model that runs elsewhere.")
@@ -23,25 +27,38 @@ from qiao.engines.base import EngineEvent
 @click.option(
     "--dry-run", is_flag=True, help="Print what would be done, and every setting with its origin; do nothing."
 )
-def command(dry_run: bool, config_file: str | None, **flags: Any) -> None:
+def command(dry_run: bool, config_file: str | None, **flags: Any) -> int:
     """Start a model and the gateway, or the gateway for a model that runs elsewhere.
 
-    Without --upstream a small model starts on this machine, in this process tree, and stops with it. It proves the
-    whole chain and is no coder: for work attach a bigger one with --upstream, or give --gguf a model file.
+    With --model and a name that `qiao plan` knows, or a folder with a config.json: plan it for this machine's GPUs,
+    start vLLM, and keep it running. Otherwise, without --upstream, a small model starts on the CPU. It proves the
+    whole chain and is no coder: for work name a bigger one, attach with --upstream, or give --gguf a model file.
     """
     config = configured(flags, config_file, serving=not dry_run)
     plan = decide(config, search_path=environment().get("PATH"))
+    if isinstance(plan, Refused):
+        show_outcome(plan.refusal)
+        return 1
     if dry_run:
         _print_plan(config, plan)
-        return
-    run(up(config, plan, Screen(config).show, start_embedded))
+        return 0
+    run(up(config, plan, Screen(config).show, _start))
     say_note("Stopped.")
+    return 0
+
+
+def _start(config: Config, plan: Plan, on_event: OnEvent) -> AbstractAsyncContextManager[RunningEngine]:
+    return start_embedded(config, on_event) if plan.vllm is None else start_vllm(config, plan.vllm, on_event)
 
 
 def _print_plan(config: Config, plan: Plan) -> None:
     what = "attach to" if plan.kind == "attach" else "start"
     where = f"port {config.server.port}" if config.server.port else "a free port"
     click.echo(f"would {what} {plan.target} and serve on {where} of {config.server.host}")
+    if plan.vllm is not None:
+        show_outcome(plan.vllm)
+        if config.engine.vllm_arguments:
+            click.echo(f"  and {config.engine.vllm_arguments}")
     click.echo(config.describe())
     for notice in plan.notices:
         say_note(notice)
@@ -64,6 +81,8 @@ class Screen:
         match event:
             case Plan():
                 say(f"Attaching to {event.target}." if event.kind == "attach" else f"Starting {event.target}.")
+                if event.vllm is not None:
+                    show_outcome(event.vllm, on_stderr=True)
                 for notice in event.notices:
                     say_note(notice)
             case Waiting():
@@ -86,9 +105,10 @@ class Screen:
         if self._rewrites:
             share = f" {event.fraction:.0%}" if event.fraction is not None else ""
             click.echo(f"\r\033[K{event.message}{share}", err=True, nl=False)
-        elif event.message != self._progress:
+            self._progress = event.message
+        elif (told := _milestone(event)) != self._progress:
             say(event.message)
-        self._progress = event.message
+            self._progress = told
 
     def _end_progress(self) -> None:
         if self._rewrites and self._progress:
@@ -109,3 +129,9 @@ class Screen:
         say(f"qiao is up: {event.gateway.url} serves {main.id}{window}.\n")
         say(how_to_connect(self._config, event.gateway, event.models))
         say("\nCtrl-C stops everything.")
+
+
+def _milestone(event: EngineEvent) -> str:
+    """Where there is no terminal, a line a quarter of each step is enough: some count hundreds of files."""
+    step = re.sub(r"[\d,.]+", "#", event.message)
+    return step if event.fraction is None else f"{step} {int(event.fraction * 4)}"

@@ -8,11 +8,11 @@ await engine.stop()
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -161,7 +161,7 @@ def find(command: str | None, search_path: str | None) -> Path:
     return Path(found)
 
 
-async def version(program: Path, environment: Mapping[str, str]) -> str | None:
+def version(program: Path, environment: Mapping[str, str]) -> str | None:
     """The version of an installation, asked of the Python that its command names; None where it does not tell.
 
     `vllm --version` would say it too, after it has loaded everything.
@@ -170,22 +170,17 @@ async def version(program: Path, environment: Mapping[str, str]) -> str | None:
     if python is None:
         return None
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(python, "-I", "-c", _VERSION_CODE),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+        done = subprocess.run(  # noqa: S603 - the interpreter of the program that we are about to start
+            [python, "-I", "-c", _VERSION_CODE],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
             env=dict(environment),
+            timeout=_VERSION_TIMEOUT,
+            check=False,
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), _VERSION_TIMEOUT)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return None
-    found = re.search(r"\d+\.\d+\S*", output.decode("ascii", "replace"))
+    found = re.search(r"\d+\.\d+\S*", done.stdout.decode("ascii", "replace"))
     return found[0] if found else None
 
 
