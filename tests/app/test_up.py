@@ -40,6 +40,7 @@ def test_decisions(tmp_path: Path) -> None:
     assert decide(config(tmp_path, "http://gpu:8000/v1"), search_path="") == Plan("attach", "http://gpu:8000/v1")
     assert decide(config(tmp_path), search_path="") == Plan("embedded", "the embedded model")
     yarn = decide(config(tmp_path, "http://gpu:8000/v1", yarn=True), search_path="")
+    assert isinstance(yarn, Plan)
     assert yarn.notices == ("--yarn is for an engine started here and has no effect.",)
     with pytest.raises(StartError, match="there is no such file"):
         decide(config(tmp_path, gguf=tmp_path / "missing.gguf"), search_path="")
@@ -50,9 +51,12 @@ def test_a_machine_with_gpus_is_told_what_to_do(tmp_path: Path) -> None:
     tool.write_text("#!/bin/sh\n", "utf-8")
     tool.chmod(0o755)
     plan = decide(config(tmp_path), search_path=str(tmp_path))
+    assert isinstance(plan, Plan)
     assert plan.kind == "embedded"
-    assert "--upstream" in plan.notices[0]
-    assert decide(config(tmp_path, "http://gpu:8000/v1"), search_path=str(tmp_path)).notices == ()
+    assert "qiao up --model qwen3-235b" in plan.notices[0]
+    attached = decide(config(tmp_path, "http://gpu:8000/v1"), search_path=str(tmp_path))
+    assert isinstance(attached, Plan)
+    assert attached.notices == ()
 
 
 @contextlib.asynccontextmanager
@@ -60,6 +64,7 @@ async def running_up(settings: Config, start: object = None) -> AsyncIterator[tu
     """`up` in a task, and what it reports."""
     events: list[Event] = []
     plan = decide(settings, search_path="")
+    assert isinstance(plan, Plan)
     task = asyncio.create_task(up(settings, plan, events.append, start))  # type: ignore[arg-type]
     try:
         yield events, task
@@ -101,8 +106,9 @@ async def test_an_upstream_that_comes_later(tmp_path: Path) -> None:
 class StandIn:
     """An engine that starts at once and ends when told."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, settings: Config) -> None:
         self.upstream = upstream
+        self.config = settings
         self.end = asyncio.Event()
 
     async def ended(self) -> None:
@@ -117,9 +123,9 @@ async def test_an_engine_of_our_own(tmp_path: Path) -> None:
         upstream = configured_upstream(config(tmp_path, f"{url}/v1"))
 
         @contextlib.asynccontextmanager
-        async def start(settings: Config, on_event: OnEvent) -> AsyncIterator[RunningEngine]:
+        async def start(settings: Config, _: Plan, on_event: OnEvent) -> AsyncIterator[RunningEngine]:
             on_event(EngineEvent("loading", "Loading the model.", 0.5))
-            engines.append(StandIn(upstream))
+            engines.append(StandIn(upstream, settings))
             try:
                 yield engines[0]
             finally:
@@ -142,9 +148,9 @@ async def test_a_port_in_use_stops_the_engine_again(tmp_path: Path) -> None:
         upstream = configured_upstream(config(tmp_path, f"{url}/v1"))
 
         @contextlib.asynccontextmanager
-        async def start(settings: Config, on_event: OnEvent) -> AsyncIterator[RunningEngine]:
+        async def start(settings: Config, _: Plan, on_event: OnEvent) -> AsyncIterator[RunningEngine]:
             try:
-                yield StandIn(upstream)
+                yield StandIn(upstream, settings)
             finally:
                 stopped.append("engine")
 

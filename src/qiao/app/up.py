@@ -128,6 +128,7 @@ def _decide_vllm(config: Config) -> Plan | Refused:
     made = planned.outcome
     if isinstance(made, planner.Refusal):
         return Refused(made)
+    vllm.arguments(config, made)  # what cannot be read is said before anything is started
     notices = _without_effect(config, _FOR_EMBEDDED, "the embedded engine")
     if not planned.is_installed:
         notices = (*notices, _VLLM_NOTICE)

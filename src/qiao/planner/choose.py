@@ -136,7 +136,10 @@ def _attempts(request: Request, gpu: Gpu) -> Iterator[tuple[ModelFacts, CacheTyp
 def _refused_at_once(request: Request) -> Refusal | None:
     machine, goal = request.machine, request.goal
     if not machine.gpus:
-        return _plain(request, "This machine has no GPU that an engine could use.", nearest.without_gpu())
+        name = request.models[0].name if request.models else request.wanted
+        return _plain(
+            request, f"{name} needs GPUs, and this machine has none that an engine could use.", nearest.without_gpu()
+        )
     if any(gpu.usable is None for gpu in machine.gpus):
         return _plain(request, "The driver does not say how much memory the GPUs have.", nearest.unknown_memory())
     gpu = representative(machine)

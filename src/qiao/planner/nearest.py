@@ -119,6 +119,7 @@ def without_gpu() -> tuple[Nearest, ...]:
     """For a machine without GPUs."""
     return (
         Nearest(text="the small embedded model, which needs no GPU", command="qiao up"),
+        Nearest(text="the model on another machine that serves it", command="qiao up --upstream http://HOST:8000/v1"),
         Nearest(text="a plan for a machine that you have elsewhere", command="qiao plan --gpus 4xH20-96G"),
     )
 
