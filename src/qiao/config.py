@@ -86,7 +86,7 @@ class Upstream(msgspec.Struct, frozen=True):
     connect_timeout: Annotated[float, About("time to reach the upstream", kind="seconds", minimum=0.1)] = 10.0
     silence_timeout: Annotated[
         float, About("silence after which the upstream counts as dead", kind="seconds", minimum=1)
-    ] = 600.0
+    ] = 1800.0
     cache_salt: Annotated[
         Secret | None,
         About(

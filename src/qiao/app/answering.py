@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
-from typing import TypeAlias
 
 import msgspec
 from aiohttp import web
 
+from qiao.app.delivery import Delivery, Patience
 from qiao.app.gateway import Context, Gateway, Settings, now
+from qiao.app.joining import Running, Whole, identity_of
 from qiao.core.conversation import Conversation
 from qiao.core.dialects import TextTools, text_tools
 from qiao.core.exchange import Exchange, Limits, StreamEncoder
@@ -29,9 +29,8 @@ _STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
 }
-
-# Bytes that may wait for a slow client before the engine has to wait as well.
-_MAX_UNSENT = 64 * 1024
+_WHOLE_HEADERS = {"Content-Type": "application/json"}
+_WHOLE_PATIENCE = 3
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -39,51 +38,315 @@ class Reply(msgspec.Struct, frozen=True):
 
     * `encoder`: events to the bytes of a stream.
     * `whole(folded)`: the body of a whole answer.
-    * `ping`: what a stream carries while the engine is silent.
     * `id_prefix`: begins the ids of calls to which the engine gave none.
     """
 
     encoder: StreamEncoder
     whole: Callable[[Folded], bytes]
-    ping: bytes
     id_prefix: str
 
 
-ReplyTo: TypeAlias = Callable[[Conversation, Answer, Context], Reply]
-"""Makes the reply once the upstream has accepted the conversation."""
+class Manner(msgspec.Struct, frozen=True):
+    """What a protocol brings.
+
+    * `reply_to`: makes the reply while the upstream reads the conversation.
+    * `ping`: what a stream carries while the engine is silent.
+    * `failure(fault)`: the end of a stream that has begun without an answer.
+    * `error(fault, request_id)`: the body of an error.
+    """
+
+    reply_to: Callable[[Conversation, Answer, Context], Reply]
+    ping: bytes
+    failure: Callable[[Fault], bytes]
+    error: Callable[[Fault, str], bytes]
 
 
 async def respond(
-    request: web.BaseRequest, gateway: Gateway, context: Context, conversation: Conversation, reply_to: ReplyTo
+    request: web.BaseRequest,
+    gateway: Gateway,
+    context: Context,
+    conversation: Conversation,
+    manner: Manner,
+    *,
+    body: bytes,
 ) -> web.StreamResponse:
-    """Raises `Fault` until the first byte; afterwards a failure is an event in the stream."""
+    """Raises `Fault` until the first byte; afterwards a failure is the end of the answer. `body`: as it was sent."""
     context.model = conversation.model
     context.is_stream = conversation.stream
     context.dropped = conversation.dropped
     context.session = conversation.session
-    is_subagent = "x-claude-code-agent-id" in request.headers
-    served, profile = await gateway.served(conversation.model, is_subagent=is_subagent)
-    context.upstream_model = served.id
-    tenant = gateway.tenant(request.headers)
-    prepare = await gateway.preparation(conversation, served, profile, tenant=tenant)
-    begun: list[tuple[Reply, Exchange]] = []
+    identity = identity_of(request)
+    if identity is None:
+        return await _Work(request, gateway, context, conversation, manner, None).run()
+    while (running := gateway.joining.find(identity, body)) is not None:
+        joined = await _follow(request, gateway, context, running, manner)
+        if joined is not None:
+            return joined
+    mine = gateway.joining.begin(identity, body, context.request_id)
+    return await _Work(request, gateway, context, conversation, manner, mine).run()
 
-    def begin(answer: Answer) -> None:
-        reply = reply_to(conversation, answer, context)
-        begun[:] = [(reply, _exchange(conversation, answer, served, reply))]
 
-    sent = now()
-    answer = await gateway.upstream.open(prepare, served, request_id=context.request_id, on_sent=begin)
-    context.upstream_seconds = now() - sent
-    context.healed = answer.healed
-    context.notes = (*answer.prepared.notes, *answer.notes)
+class _Work:
+    """One request on its way through the engine, and its answer on the way to the client.
+
+    If others have joined, it goes on without the client that asked first (`_carry_on`).
+    """
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        gateway: Gateway,
+        context: Context,
+        conversation: Conversation,
+        manner: Manner,
+        shared: Running | None,
+    ) -> None:
+        self._request_headers = request.headers
+        self._gateway = gateway
+        self._context = context
+        self._conversation = conversation
+        self._manner = manner
+        self._shared = shared
+        self._line = _line(request, gateway, context, manner)
+        self._line.on_silence = self._give_up
+        self._opening: asyncio.Task[None] | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._answer: Answer | None = None
+
+    async def run(self) -> web.StreamResponse:
+        """Ask, and pass on. Raises `Fault` until the first byte."""
+        shared, line = self._shared, self._line
+        self._context.abort = self._abort
+        is_handed_over = False
+        try:
+            if shared is None:
+                await self._open()
+            else:
+                self._opening = asyncio.create_task(self._open())
+                await asyncio.shield(self._opening)
+            if self._conversation.stream:
+                await line.begin()
+                await self._pass_on()
+                return await line.end()
+            whole = await self._read_whole()
+            if shared is not None:
+                shared.end(whole=whole)
+            return await _send_whole(line, self._context, whole)
+        except Fault as fault:
+            if shared is not None:
+                shared.end(fault=fault)
+            if not line.has_begun:
+                raise
+            self._context.fault = fault
+            return await _fail_late(line, self._context, self._manner, fault)
+        except (asyncio.CancelledError, ConnectionError):
+            is_handed_over = shared is not None and shared.hand_over(self._carry_on)
+            raise
+        finally:
+            line.rest()
+            self._context.bytes_out, self._context.first_byte = line.written, line.first
+            if not is_handed_over:
+                self._close()
+
+    async def _open(self) -> None:
+        """Until the upstream has accepted. Raises `Fault`."""
+        gateway, context, conversation, shared = self._gateway, self._context, self._conversation, self._shared
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                is_subagent = "x-claude-code-agent-id" in self._request_headers
+                served, profile = await gateway.served(conversation.model, is_subagent=is_subagent)
+                context.upstream_model = served.id
+                if shared is not None:
+                    shared.upstream_model = served.id
+                tenant = gateway.tenant(self._request_headers)
+                prepare = await gateway.preparation(conversation, served, profile, tenant=tenant)
+
+                def begin(answer: Answer) -> None:
+                    self._reply = self._manner.reply_to(conversation, answer, context)
+                    self._exchange = _exchange(conversation, answer, served, self._reply)
+
+                sent = now()
+                answer = await gateway.upstream.open(prepare, served, request_id=context.request_id, on_sent=begin)
+        except TimeoutError as error:
+            raise _silent(gateway.settings) from error
+        self._limit = None
+        self._answer = answer
+        context.upstream_seconds = now() - sent
+        context.healed = answer.healed
+        context.notes = (*answer.prepared.notes, *answer.notes)
+
+    async def _pass_on(self) -> None:
+        """A stream, from its first word to its end."""
+        assert self._answer is not None
+        exchange, line = self._exchange, self._line
+        try:
+            while not exchange.is_over:
+                try:
+                    if await self._answer.pump(self._receive):
+                        await line.drain()
+                        continue
+                    out = exchange.eof()
+                except Fault as fault:
+                    out = exchange.fail(_silent(self._gateway.settings) if line.gave_up else fault)
+                self._say(out)
+        finally:
+            _record(self._context, exchange)
+
+    def _receive(self, data: bytes) -> bool:
+        line = self._line
+        line.heard = line.time()
+        if out := self._exchange.receive(data):
+            if self._shared is not None:
+                self._shared.add(out)
+            line.say(out)
+        return not self._exchange.is_over and line.has_room
+
+    def _say(self, out: bytes) -> None:
+        if out:
+            if self._shared is not None:
+                self._shared.add(out)
+            self._line.say(out)
+
+    async def _read_whole(self) -> Whole:
+        """A whole answer. Raises `Fault`."""
+        assert self._answer is not None
+        exchange = self._exchange
+        try:
+            if not await self._answer.pump(self._take):
+                exchange.eof()
+        except Fault as fault:
+            raise (_silent(self._gateway.settings) if self._line.gave_up else fault) from fault
+        _record(self._context, exchange)
+        folded = exchange.answer()
+        if folded.fault is not None:
+            raise folded.fault
+        repairs = self._context.repairs
+        headers = {"x-qiao-repairs": ", ".join(sorted(set(repairs)))} if repairs else {}
+        return Whole(self._reply.whole(folded), headers)
+
+    def _take(self, data: bytes) -> bool:
+        self._line.heard = self._line.time()
+        self._exchange.receive(data)
+        return not self._exchange.is_over
+
+    async def _carry_on(self) -> None:
+        """Go on for those who have joined; the client that asked first is gone."""
+        shared = self._shared
+        assert shared is not None
+        self._line.lose_client()
+        try:
+            if self._opening is not None:
+                await self._opening
+            if self._conversation.stream:
+                await self._pass_on()
+                shared.unclaimed = self._exchange
+            else:
+                whole = await self._read_whole()
+                shared.unclaimed = self._exchange
+                shared.end(whole=whole)
+        except Fault as fault:
+            shared.end(fault=fault)
+        finally:
+            self._line.rest()
+            self._close()
+
+    def _give_up(self) -> None:
+        """The engine was silent for too long."""
+        if self._answer is not None:
+            self._answer.close()
+        elif self._limit is not None:
+            self._limit.reschedule(now())
+
+    def _close(self) -> None:
+        """Let the engine go, and everybody who has joined."""
+        is_complete = False
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+        if self._answer is not None:
+            is_complete = self._exchange.is_over
+            self._answer.close()
+        if self._shared is not None:
+            self._shared.end(is_lost=not is_complete)
+
+    async def _abort(self, fault: Fault) -> web.StreamResponse | None:
+        """The end of an answer when something broke that should not; None if none has begun."""
+        if not self._line.has_begun:
+            return None
+        if self._answer is None or not self._conversation.stream:
+            return await _fail_late(self._line, self._context, self._manner, fault)
+        self._line.say(self._exchange.abort(fault))
+        return await self._line.end()
+
+
+async def _follow(
+    request: web.BaseRequest, gateway: Gateway, context: Context, running: Running, manner: Manner
+) -> web.StreamResponse | None:
+    """The answer to a request that joins another one; None where that came to nothing, and this has to ask itself."""
+    context.joined = running.request_id
+    line = _line(request, gateway, context, manner)
+    line.trust_engine()
+    running.join()
     try:
-        reply, exchange = begun[0]
-        if conversation.stream:
-            return await _Stream(request, gateway, context, answer, exchange, reply.ping).run()
-        return await _Whole(gateway, context, answer, exchange).run(reply)
+        place = 0
+        while place < len(running.pieces) or not running.is_over:
+            if place == len(running.pieces):
+                await running.changed()
+                continue
+            out = b"".join(running.pieces[place:])
+            place = len(running.pieces)
+            await line.begin()
+            line.say(out)
+            await line.drain()
+        if running.whole is not None:
+            return await _send_whole(line, context, running.whole)
+        if running.fault is None and not running.is_lost:
+            return await line.end()
+        if running.is_lost and not line.has_begun:
+            context.joined = ""
+            return None
+        context.fault = running.fault or Fault("api", "the request that this one joined broke off", party="ours")
+        if not line.has_begun:
+            raise context.fault
+        return await _fail_late(line, context, manner, context.fault)
     finally:
-        answer.close()
+        context.upstream_model = running.upstream_model
+        context.bytes_out, context.first_byte = line.written, line.first
+        if running.unclaimed is not None:
+            _record(context, running.unclaimed)
+            running.unclaimed = None
+        running.leave()
+        line.rest()
+
+
+def _line(request: web.BaseRequest, gateway: Gateway, context: Context, manner: Manner) -> Delivery:
+    """The way to the client. A stream begins after one interval of silence; a whole answer, which loses its status by
+    that, after several, still within the minute that proxies wait."""
+    interval, limit = gateway.settings.ping_interval, gateway.settings.silence_timeout
+    if context.is_stream:
+        patience = Patience(begin=interval, interval=interval, limit=limit)
+        return Delivery(request, lambda: {**_STREAM_HEADERS, **response_headers(context)}, manner.ping, patience)
+    patience = Patience(begin=_WHOLE_PATIENCE * interval, interval=interval, limit=limit)
+    return Delivery(request, lambda: {**_WHOLE_HEADERS, **response_headers(context)}, b" ", patience)
+
+
+async def _send_whole(line: Delivery, context: Context, whole: Whole) -> web.StreamResponse:
+    """A whole answer, also behind the white space that kept its client waiting."""
+    line.rest()
+    if line.has_begun:
+        line.say(whole.body)
+        return await line.end()
+    line.written = len(whole.body)
+    headers = response_headers(context) | whole.headers
+    return web.Response(body=whole.body, content_type="application/json", headers=headers)
+
+
+async def _fail_late(line: Delivery, context: Context, manner: Manner, fault: Fault) -> web.StreamResponse:
+    """The end of an answer that has begun and came to nothing, see `delivery`."""
+    if context.is_stream:
+        line.say(manner.failure(fault))
+        return await line.end()
+    line.say(manner.error(fault, context.request_id))
+    return await line.break_off()
 
 
 def _exchange(conversation: Conversation, answer: Answer, served: Served, reply: Reply) -> Exchange:
@@ -118,6 +381,8 @@ def _text_tools(prepared: Prepared) -> TextTools | None:
 def response_headers(context: Context) -> dict[str, str]:
     """What was done to the request, for whoever debugs it. Header values are ASCII."""
     headers = request_id_headers(context.request_id)
+    if context.joined:
+        headers["x-qiao-joined"] = context.joined
     if context.notes:
         headers["x-qiao-notes"] = _ascii("; ".join(context.notes))
     if context.healed:
@@ -133,156 +398,6 @@ def request_id_headers(request_id: str) -> dict[str, str]:
 def _ascii(text: str) -> str:
     printable = "".join(character if " " <= character <= "~" else "?" for character in text)
     return printable[:1000]
-
-
-class _Whole:
-    """An answer that is told at its end."""
-
-    def __init__(self, gateway: Gateway, context: Context, answer: Answer, exchange: Exchange) -> None:
-        self._gateway = gateway
-        self._context = context
-        self._answer = answer
-        self._exchange = exchange
-        self._pulse = _Pulse(gateway.settings, answer, None)
-
-    def _receive(self, data: bytes) -> bool:
-        self._pulse.heard = now()
-        self._exchange.receive(data)
-        return not self._exchange.is_over
-
-    async def run(self, reply: Reply) -> web.Response:
-        """Raises `Fault`."""
-        context, exchange = self._context, self._exchange
-        try:
-            if not await self._answer.pump(self._receive):
-                exchange.eof()
-        except Fault as fault:
-            raise (_silent(self._gateway.settings) if self._pulse.gave_up else fault) from fault
-        finally:
-            self._pulse.stop()
-        _record(context, exchange)
-        folded = exchange.answer()
-        if folded.fault is not None:
-            raise folded.fault
-        body = reply.whole(folded)
-        headers = response_headers(context)
-        context.bytes_out = len(body)
-        if context.repairs:
-            headers["x-qiao-repairs"] = ", ".join(sorted(set(context.repairs)))
-        return web.Response(body=body, content_type="application/json", headers=headers)
-
-
-class _Stream:
-    """An answer on its way to the client while it is made.
-
-    It is written where it comes in, past the server library's own coroutines: on every piece a person waits, and a
-    task switch costs more than the translation.
-    """
-
-    def __init__(
-        self,
-        request: web.BaseRequest,
-        gateway: Gateway,
-        context: Context,
-        answer: Answer,
-        exchange: Exchange,
-        ping: bytes,
-    ) -> None:
-        self._request = request
-        self._gateway = gateway
-        self._context = context
-        self._answer = answer
-        self._exchange = exchange
-        self._ping = ping
-        self._written = 0
-        self._time = asyncio.get_running_loop().time
-
-    async def run(self) -> web.StreamResponse:
-        context, exchange, answer = self._context, self._exchange, self._answer
-        self._response = response = web.StreamResponse(headers={**_STREAM_HEADERS, **response_headers(context)})
-        await response.prepare(self._request)
-        transport = self._request.transport
-        if transport is None:
-            raise ConnectionResetError("the client is gone")
-        self._transport = transport
-        self._is_chunked = "Transfer-Encoding" in response.headers
-        context.abort = self._abort
-        self._pulse = _Pulse(self._gateway.settings, answer, partial(self._write, self._ping))
-        try:
-            while not exchange.is_over:
-                try:
-                    if await answer.pump(self._receive):
-                        await self._request.writer.drain()
-                        continue
-                    out = exchange.eof()
-                except Fault as fault:
-                    out = exchange.fail(_silent(self._gateway.settings) if self._pulse.gave_up else fault)
-                self._write(out)
-        finally:
-            self._pulse.stop()
-            context.bytes_out = self._written
-            _record(context, exchange)
-        await response.write_eof()
-        return response
-
-    def _receive(self, data: bytes) -> bool:
-        pulse = self._pulse
-        pulse.heard = self._time()
-        if out := self._exchange.receive(data):
-            pulse.said = pulse.heard
-            self._write(out)
-        return not self._exchange.is_over and self._transport.get_write_buffer_size() < _MAX_UNSENT
-
-    def _write(self, out: bytes) -> None:
-        """A client that has gone is not told: its request is being cancelled."""
-        if not out or self._transport.is_closing():
-            return
-        if self._context.first_byte is None:
-            self._context.first_byte = self._time()
-        self._written += len(out)
-        self._transport.write(b"%x\r\n%b\r\n" % (len(out), out) if self._is_chunked else out)
-
-    async def _abort(self, fault: Fault) -> web.StreamResponse:
-        self._write(self._exchange.abort(fault))
-        await self._response.write_eof()
-        return self._response
-
-
-class _Pulse:
-    """Pings a client whose engine is silent, and gives up on an engine that is silent for too long.
-
-    `heard`, `said`: when the engine and the gateway said something last. `ping` None: nobody is to be pinged.
-    """
-
-    def __init__(self, settings: Settings, answer: Answer, ping: Callable[[], None] | None) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.said = self.heard = self._loop.time()
-        self.gave_up = False
-        self._answer = answer
-        self._ping = ping
-        self._interval = settings.ping_interval
-        self._patience = settings.silence_timeout
-        self._arm()
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-    def _arm(self) -> None:
-        due = self.heard + self._patience
-        if self._ping is not None:
-            due = min(due, self.said + self._interval)
-        self._timer = self._loop.call_at(max(due, self._loop.time() + 0.005), self._beat)
-
-    def _beat(self) -> None:
-        time = self._loop.time()
-        if time - self.heard >= self._patience:
-            self.gave_up = True
-            self._answer.close()
-            return
-        if self._ping is not None and time - self.said >= self._interval:
-            self.said = time
-            self._ping()
-        self._arm()
 
 
 def _silent(settings: Settings) -> Fault:

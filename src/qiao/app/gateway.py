@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from qiao.app.conversations import Conversations
+from qiao.app.joining import Joining
 from qiao.core.conversation import Conversation
 from qiao.core.events import Finished, Usage
 from qiao.core.fault import Fault
@@ -38,13 +39,14 @@ class Settings(msgspec.Struct, frozen=True):
     max_header: int = 64 * 2**10
     body_timeout: float = 60.0
     ping_interval: float = 10.0
-    silence_timeout: float = 600.0
+    silence_timeout: float = 1800.0
 
 
 class Context(msgspec.Struct):
     """One request on its way through: filled in as it is known, read for the record at the end.
 
-    `abort(fault)`: ends a stream that has begun, when something broke that should not.
+    `joined`: the id of the request whose answer it shares. `abort(fault)`: ends an answer that has begun, when
+    something broke that should not; None if none has.
     """
 
     request_id: str
@@ -66,7 +68,8 @@ class Context(msgspec.Struct):
     upstream_seconds: float | None = None
     bytes_in: int = 0
     bytes_out: int = 0
-    abort: Callable[[Fault], Awaitable[web.StreamResponse]] | None = None
+    joined: str = ""
+    abort: Callable[[Fault], Awaitable[web.StreamResponse | None]] | None = None
 
 
 def _one_tenant(headers: Mapping[str, str]) -> str:
@@ -110,6 +113,7 @@ class Gateway:
         self.main_plain_ids = (main_plain_id,) if main_plain_id else ()
         self._known_names: tuple[UpstreamFacts, Names] | None = None
         self._pdf = PdfReader()
+        self.joining = Joining()
 
     async def warm_up(self) -> None:
         """Ask the upstream until it answers. That it does not yet is no failure: a request will say so."""

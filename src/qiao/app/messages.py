@@ -7,14 +7,17 @@ from typing import Any
 
 from aiohttp import web
 
-from qiao.app.answering import Reply, respond
+from qiao.app.answering import Manner, Reply, respond
 from qiao.app.body import read_body
 from qiao.app.gateway import Context, Gateway
 from qiao.core.anthropic import answer as anthropic_answer
+from qiao.core.anthropic import errors
 from qiao.core.anthropic import request as anthropic_request
 from qiao.core.anthropic.answer import Frame
 from qiao.core.anthropic.stream import PING, Encoder
 from qiao.core.conversation import Conversation
+from qiao.core.events import Failed
+from qiao.core.fault import Fault
 from qiao.core.fold import Answer as Folded
 from qiao.policies.context import AppliedEdit
 from qiao.upstream.base import Answer
@@ -25,7 +28,7 @@ async def messages(request: web.BaseRequest, gateway: Gateway, context: Context)
     settings = gateway.settings
     body = await read_body(request, limit=settings.max_body, timeout=settings.body_timeout)
     context.bytes_in = len(body)
-    return await respond(request, gateway, context, anthropic_request.decode(body), _reply)
+    return await respond(request, gateway, context, anthropic_request.decode(body), _MANNER, body=body)
 
 
 def _reply(conversation: Conversation, answer: Answer, context: Context) -> Reply:
@@ -39,11 +42,18 @@ def _reply(conversation: Conversation, answer: Answer, context: Context) -> Repl
         applied_edits=None if conversation.edits is None else tuple(map(_edit, edits)),
         warm_only=conversation.max_tokens == 0,
     )
-    return Reply(Encoder(frame), partial(_whole, frame), PING, id_prefix="toolu_" + number)
+    return Reply(Encoder(frame), partial(_whole, frame), id_prefix="toolu_" + number)
 
 
 def _whole(frame: Frame, folded: Folded) -> bytes:
     return anthropic_answer.encode(folded, frame, output_estimate=folded.estimated_tokens())
+
+
+def _failure(fault: Fault) -> bytes:
+    return Encoder(Frame(message_id="", model="")).encode([Failed(fault)])
+
+
+_MANNER = Manner(_reply, PING, failure=_failure, error=errors.body)
 
 
 def _edit(edit: AppliedEdit) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def record_of(context: Context, headers: Mapping[str, str]) -> RequestRecord:
         notes=context.notes,
         healed=context.healed,
         dropped=context.dropped,
+        joined=context.joined,
         fault_kind=fault.kind if fault else None,
         fault_party=fault.party if fault else None,
         fault_message=fault.message if fault else "",

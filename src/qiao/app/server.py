@@ -85,7 +85,7 @@ class Boundary:
             context.fault = Fault("api", "the gateway failed; its log names the request", party="ours")
             if context.abort is not None:
                 response = await context.abort(context.fault)
-            else:
+            if response is None:
                 response = fault_response(context.fault, context.request_id, request)
         finally:
             if response is not None:
@@ -187,6 +187,7 @@ class Listening(msgspec.Struct):
     async def stop(self) -> None:
         self.warm_up.cancel()
         await self.runner.cleanup()
+        await self.gateway.joining.close()
         await self.gateway.upstream.close()
 
 

@@ -69,6 +69,8 @@ def as_text(record: RequestRecord) -> str:
         words.append("repairs " + ",".join(f"{name}×{count}" for name, count in sorted(counted.items())))
     if record.healed:
         words.append("healed " + ",".join(record.healed))
+    if record.joined:
+        words.append(f"joined {record.joined}")
     if record.notes:
         words.append(f"notes {len(record.notes)}")
     if record.fault_kind is not None:

@@ -50,6 +50,7 @@ class Metrics:
         self._healed = Counter(
             "qiao_healed", "Upstream refusals that were mended, by remedy.", ("remedy",), registry=registry
         )
+        self._joined = Counter("qiao_joined", "Requests that shared the answer of the same one.", registry=registry)
         self._tokens = Counter(
             "qiao_tokens",
             "Tokens: input (cached ones included), cached, output.",
@@ -88,6 +89,8 @@ class Metrics:
         for counter, names in ((self._repairs, record.repairs), (self._healed, record.healed)):
             for name in names:
                 counter.labels(name).inc()
+        if record.joined:
+            self._joined.inc()
         for field in record.dropped:
             self._dropped.labels(self._fields(field)).inc()
         counts = (("input", record.input_tokens), ("cached", record.cached_tokens), ("output", record.output_tokens))

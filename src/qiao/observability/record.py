@@ -23,6 +23,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     * `upstream_seconds`: until the engine accepted the request, every healing included.
     * `repairs`: names of the mends on tool arguments, one entry a mend. `healed`: remedies that were needed.
     * `notes`: how the request was changed to fit, one sentence each. `dropped`: fields that were ignored.
+    * `joined`: the id of the request whose answer it shared.
     * `fault_*`: the rule that was broken, and by whom; `fault_message` is for `safe_message` only.
     * `client`: the program that asked (`claude-cli/2.1.330`). `session`: hash of the client's session.
     """
@@ -47,6 +48,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     healed: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    joined: str = ""
     fault_kind: Kind | None = None
     fault_party: Party | None = None
     fault_message: str = ""

@@ -63,7 +63,8 @@ for await (const line of createInterface({ input: process.stdin })) {
   try {
     answer = { value: await operations[order.op](client, order.params) };
   } catch (error) {
-    if (!(error instanceof Anthropic.AnthropicError)) throw error;
+    // An answer that breaks off while its JSON is read is a TypeError of fetch, which the SDK passes on.
+    if (!(error instanceof Anthropic.AnthropicError) && error.message !== "terminated") throw error;
     answer = { error: failure(error) };
   }
   process.stdout.write(JSON.stringify(answer) + "\n");

@@ -1,0 +1,167 @@
+"""The client's side of one answer: begun when there is something to say, kept alive while there is nothing.
+
+Clients and the proxies before them give up on silence: Claude Code after five to six minutes, proxies after one. So an
+answer that lets wait for longer than `Patience.begin` is begun without its first word, and gets a filler every
+`Patience.interval` from then on: a ping in a stream, white space before the JSON of a whole answer.
+
+An answer that was begun has the status 200. What goes wrong afterwards is an `error` event in a stream; a whole answer
+ends with the error's body and a connection that is closed before the end of the answer, so that no client takes the
+error for an answer: the official SDKs raise a connection error (Python's asks again), and a person sees the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+from aiohttp import web
+
+# Bytes that may wait for a slow client before the engine has to wait as well.
+_MAX_UNSENT = 64 * 1024
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """Seconds. `begin`: of silence before the answer is begun; `interval`: between fillers; `limit`: of an engine that
+    says nothing at all, until it counts as dead."""
+
+    begin: float
+    interval: float
+    limit: float
+
+
+class Delivery:
+    """One answer on its way to one client.
+
+    It is written where it comes in, past the server library's own coroutines: on every piece a person waits, and a
+    task switch costs more than the translation.
+
+    * `headers()`: the answer's headers as they are known when it is begun. `filler`: what is said in silence.
+    * `heard`, `said`: when the engine and the gateway said something last; whoever reads the engine sets `heard`.
+    * `first`: when the first byte of the answer itself was written. `written`: bytes of it.
+    * `gave_up`: the engine was silent for `patience.limit`; `on_silence()` was called then, to end the waiting.
+    """
+
+    def __init__(
+        self, request: web.BaseRequest, headers: Callable[[], Mapping[str, str]], filler: bytes, patience: Patience
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.time = self._loop.time
+        self.said = self.heard = self.time()
+        self.first: float | None = None
+        self.written = 0
+        self.gave_up = False
+        self.on_silence: Callable[[], object] | None = None
+        self._request = request
+        self._headers = headers
+        self._filler = filler
+        self._patience = patience
+        self._response: web.StreamResponse | None = None
+        self._transport: asyncio.Transport | None = None
+        self._is_chunked = False
+        self._has_client = True
+        self._early: asyncio.Task[None] | None = None
+        self._arm(patience.begin)
+
+    @property
+    def has_begun(self) -> bool:
+        """The head has left: the status cannot change any more."""
+        return self._response is not None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the client takes what it is sent."""
+        return self._transport is None or self._transport.get_write_buffer_size() < _MAX_UNSENT
+
+    async def begin(self) -> web.StreamResponse:
+        """The response, its head sent. Raises ConnectionError. Safe to call at any time."""
+        if self._response is None:
+            self._response = response = web.StreamResponse(headers=self._headers())
+            # Nothing in there waits for anything: nobody can write before it is done.
+            await response.prepare(self._request)
+            self._transport = self._request.transport
+            if self._transport is None:
+                raise ConnectionResetError("the client is gone")
+            self._is_chunked = "Transfer-Encoding" in response.headers
+        return self._response
+
+    def say(self, out: bytes) -> None:
+        """Bytes of the answer, which has begun. A client that is gone is not told: its request is being cancelled."""
+        self.said = self.time()
+        if self.first is None:
+            self.first = self.said
+        self.written += len(out)
+        self._write(out)
+
+    async def drain(self) -> None:
+        """Wait until the client has taken what it was sent."""
+        if self._has_client:
+            await self._request.writer.drain()
+
+    async def end(self) -> web.StreamResponse:
+        """The answer's end."""
+        self.rest()
+        response = await self.begin()
+        await response.write_eof()
+        return response
+
+    async def break_off(self) -> web.StreamResponse:
+        """Close the connection before the answer's end, so that it cannot be taken for a whole one."""
+        self.rest()
+        response = await self.begin()
+        if self._transport is not None:
+            self._transport.close()
+        return response
+
+    def rest(self) -> None:
+        """No more fillers. Safe to call at any time."""
+        self._timer.cancel()
+        if self._early is not None:
+            self._early.cancel()
+
+    def lose_client(self) -> None:
+        """The client is gone, but the engine works on for others: only its silence counts from now on."""
+        self._has_client = False
+        self._transport = None
+        self._look()
+
+    def trust_engine(self) -> None:
+        """Somebody else watches the engine's silence."""
+        self._patience = msgspec.structs.replace(self._patience, limit=float("inf"))
+
+    def _write(self, out: bytes) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(b"%x\r\n%b\r\n" % (len(out), out) if self._is_chunked else out)
+
+    def _arm(self, wait: float) -> None:
+        silence = self.heard + self._patience.limit - self.time()
+        self._timer = self._loop.call_later(max(min(wait, silence), 0.005), self._look)
+
+    def _look(self) -> None:
+        now = self.time()
+        patience = self._patience
+        if now - self.heard >= patience.limit:
+            self.gave_up = True
+            if self.on_silence is not None:
+                self.on_silence()
+            return
+        if not self._has_client:
+            self._arm(patience.limit)
+            return
+        wait = self.said + (patience.interval if self.has_begun else patience.begin) - now
+        if wait <= 0:
+            self.said = now
+            wait = patience.interval
+            if self.has_begun:
+                self._write(self._filler)
+            else:
+                self._early = asyncio.create_task(self._begin_early())
+        self._arm(wait)
+
+    async def _begin_early(self) -> None:
+        try:
+            await self.begin()
+        except ConnectionError:
+            return  # the client is gone, which whoever reads the engine is told by the server
+        self._write(self._filler)

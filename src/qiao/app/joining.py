@@ -1,0 +1,230 @@
+"""One request asked twice: the second joins the first instead of making the engine prefill again.
+
+A client that lost its patience hangs up and asks the same again. While the first request still runs, one with the same
+key, the same session and agent, the same path and the same body gets the first one's answer: what was said already,
+then the rest. Only clients that name their session in a header (Claude Code) are joined: two programs that ask the
+same with sampling want two answers. Memory and number are bounded, and nothing is kept once the answer is over.
+
+The engine is stopped when nobody listens any more. If an answer has let wait and has not said a word yet, that happens
+`GRACE` seconds later: a client that gave up asks again half a second after it left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+import msgspec
+from aiohttp import web
+
+from qiao.core.exchange import Exchange
+from qiao.core.fault import Fault
+
+GRACE = 1.0
+"""Seconds that an answer runs on after its last client left, where that client may only have lost its patience. Twice
+as long whenever one came back: clients wait longer from time to time."""
+
+MOST_GRACE = 8.0
+
+GRACE_AFTER = 2.0
+"""Seconds of waiting before which no client loses its patience: who leaves earlier has cancelled."""
+
+MOST_RUNNING = 256
+MOST_BODY_BYTES = 64 * 2**20
+MOST_KEPT = 2**20
+"""Bytes of an answer up to which it can be joined."""
+
+MOST_FOLLOWED = 32 * 2**20
+"""Bytes of an answer that is kept for those who have joined it."""
+
+Identity: TypeAlias = tuple[str, ...]
+
+
+def identity_of(request: web.BaseRequest) -> Identity | None:
+    """Who asks, as far as it decides whether two requests are one; None for a client that names no session."""
+    headers = request.headers
+    session = headers.get("x-claude-code-session-id")
+    if not session:
+        return None
+    return (
+        session,
+        headers.get("x-claude-code-agent-id", ""),
+        headers.get("x-api-key", ""),
+        headers.get("Authorization", ""),
+        request.path,
+    )
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """A whole answer as it is sent. `headers`: what it has to say beyond the usual ones."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+class Running:
+    """One request that runs and can be joined. Its driver adds what is said; followers read it.
+
+    `fault`: what ended it before a word was said. `whole`: the answer to a request that is no stream.
+    `is_over`: nothing more comes; `is_lost`: it ended without an end. `unclaimed`: what was spent on it
+    and is in nobody's record yet, because the client that asked first is gone.
+    """
+
+    def __init__(self, joining: Joining, identity: Identity, body: bytes, request_id: str) -> None:
+        self.identity = identity
+        self.body = body
+        self.request_id = request_id
+        self.pieces: list[bytes] = []
+        self.fault: Fault | None = None
+        self.whole: Whole | None = None
+        self.is_over = False
+        self.is_lost = False
+        self.upstream_model = ""
+        self.unclaimed: Exchange | None = None
+        self._joining = joining
+        self._started = asyncio.get_running_loop().time()
+        self._size = 0
+        self._is_kept = True
+        self._followers = 0
+        self._joins = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._farewell: asyncio.TimerHandle | None = None
+
+    # -- for the driver -------------------------------------------------------------------------------------------
+
+    def add(self, piece: bytes) -> None:
+        """Bytes for every client. Beyond the bounds they are kept no more."""
+        if not self._is_kept:
+            return
+        self._size += len(piece)
+        self.pieces.append(piece)
+        if self._size > MOST_KEPT and (not self._followers or self._size > MOST_FOLLOWED):
+            self._is_kept = False
+            self._joining.drop(self)
+            self.pieces = []
+            if self._followers:
+                self.end(is_lost=True)
+        if self._waiting:
+            self._wake()
+
+    def end(self, *, fault: Fault | None = None, whole: Whole | None = None, is_lost: bool = False) -> None:
+        """The answer is over. Only the first call counts."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.fault, self.whole, self.is_lost = fault, whole, is_lost
+        self._joining.drop(self)
+        self._wake()
+
+    def hand_over(self, drive: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """The driver's own client is gone: let a task of ours go on, if somebody listens or may come back."""
+        if self.is_over or not (self._followers or self._may_be_asked_again()):
+            return False
+        self._task = asyncio.create_task(drive())
+        self._joining.keep(self._task)
+        if not self._followers:
+            self._bid_farewell()
+        return True
+
+    # -- for followers --------------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """One more client listens."""
+        self._followers += 1
+        self._joins += 1
+        if self._farewell is not None:
+            self._farewell.cancel()
+            self._farewell = None
+
+    def leave(self) -> None:
+        """A client that joined has its answer, or is gone."""
+        self._followers -= 1
+        if self._followers or self._task is None or self._task.done():
+            return
+        if self._may_be_asked_again():
+            self._bid_farewell()
+        else:
+            self._task.cancel()
+
+    async def changed(self) -> None:
+        """Wait until there is something new."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)
+
+    def _may_be_asked_again(self) -> bool:
+        waited = asyncio.get_running_loop().time() - self._started
+        return not self._size and waited >= GRACE_AFTER and self._joining.has(self)
+
+    def _bid_farewell(self) -> None:
+        task = self._task
+        if task is not None:
+            grace = min(GRACE * 2**self._joins, MOST_GRACE)
+            self._farewell = asyncio.get_running_loop().call_later(grace, task.cancel)
+
+    def _wake(self) -> None:
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+
+class Joining:
+    """What runs and can be joined."""
+
+    def __init__(self) -> None:
+        self._running: dict[Identity, list[Running]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._count = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def find(self, identity: Identity, body: bytes) -> Running | None:
+        """The same request, while it runs."""
+        for running in self._running.get(identity, ()):
+            if running.body == body:
+                return running
+        return None
+
+    def begin(self, identity: Identity, body: bytes, request_id: str) -> Running | None:
+        """A request that others may join from now on; None where too much runs already."""
+        if self._count >= MOST_RUNNING or self._bytes + len(body) > MOST_BODY_BYTES:
+            return None
+        running = Running(self, identity, body, request_id)
+        self._running.setdefault(identity, []).append(running)
+        self._count += 1
+        self._bytes += len(body)
+        return running
+
+    def has(self, running: Running) -> bool:
+        """Whether it can still be joined."""
+        return running in self._running.get(running.identity, ())
+
+    def drop(self, running: Running) -> None:
+        """It can be joined no more. Safe to call again."""
+        if not self.has(running):
+            return
+        others = self._running[running.identity]
+        others.remove(running)
+        if not others:
+            del self._running[running.identity]
+        self._count -= 1
+        self._bytes -= len(running.body)
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """A request that runs without the client that began it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Stop what runs without a client."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
