@@ -131,6 +131,15 @@ class Models(msgspec.Struct, frozen=True):
     ] = "auto"
 
 
+class Context(msgspec.Struct, frozen=True):
+    """What happens when a conversation outgrows the model's window."""
+
+    on_overflow: Annotated[
+        Literal["refuse", "trim"],
+        About("refuse lets the client compact; trim shortens old tool results", flag="--on-overflow", metavar="ACTION"),
+    ] = "refuse"
+
+
 class Tools(msgspec.Struct, frozen=True):
     """How tool calls come out of what a model writes."""
 
@@ -256,6 +265,7 @@ class Config(msgspec.Struct, frozen=True):
     auth: Auth = Auth()
     upstream: Upstream = Upstream()
     models: Models = Models()
+    context: Context = Context()
     tools: Tools = Tools()
     engine: Engine = Engine()
     client: Client = Client()
@@ -291,6 +301,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "auth": Auth,
     "upstream": Upstream,
     "models": Models,
+    "context": Context,
     "tools": Tools,
     "engine": Engine,
     "client": Client,

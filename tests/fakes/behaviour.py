@@ -18,7 +18,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     * `opens_reasoning`: its template writes `<think>` itself.
     * `system_anywhere`: False is a chat template that refuses system messages after the first.
     * `multimodal`: takes images.
-    * `server`: "ray" wraps errors as Ray Serve LLM does and lacks some routes.
+    * `server`: "ray" wraps errors as Ray Serve LLM does and lacks some routes; "llamacpp" counts by its own routes.
     * `prompt_details`: reports cached tokens (`--enable-prompt-tokens-details`).
     """
 
@@ -30,7 +30,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     opens_reasoning: bool = False
     system_anywhere: bool = True
     multimodal: bool = False
-    server: Literal["vllm", "ray"] = "vllm"
+    server: Literal["vllm", "ray", "llamacpp"] = "vllm"
     prompt_details: bool = True
 
 

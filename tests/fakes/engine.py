@@ -120,6 +120,7 @@ class FakeEngine:
                 web.get("/v1/models", self._models),
                 web.post("/v1/chat/completions", self._chat),
                 web.post("/tokenize", self._tokenize),
+                web.post("/apply-template", self._apply_template),
                 web.get("/version", self._version),
                 web.get("/health", self._health),
                 web.get("/-/healthz", self._ray_health),
@@ -181,7 +182,9 @@ class FakeEngine:
         listed = []
         for name, behaviour in self.models.items():
             entry: dict[str, Any] = {"id": name, "object": "model", "created": 1795330672, "owned_by": "vllm"}
-            if behaviour.server == "ray":
+            if behaviour.server == "llamacpp":
+                entry |= {"owned_by": "llamacpp", "meta": {"n_ctx_train": 262144, "n_ctx": behaviour.max_model_len}}
+            elif behaviour.server == "ray":
                 entry["metadata"] = {"model_id": name, "max_request_context_length": behaviour.max_model_len}
             else:
                 entry |= {"root": f"/models/{name}", "parent": None, "max_model_len": behaviour.max_model_len}
@@ -296,6 +299,8 @@ class FakeEngine:
                 "The tokenization endpoint is not available for this model."
             )
             raise validation.as_ray(validation.bad(text), uuid.uuid4().hex)
+        if "content" in body:
+            return _json(200, {"tokens": [0] * count(str(body["content"]))})
         if "prompt" in body:
             text = str(body["prompt"])
         else:
@@ -313,8 +318,19 @@ class FakeEngine:
         }
         return _json(200, answer)
 
+    async def _apply_template(self, http: web.Request) -> web.Response:
+        """llama.cpp's own route: the prompt that its template makes."""
+        body = validation.parse(await http.read(), http.content_type)
+        if self._served(body)[1].server != "llamacpp":
+            raise web.HTTPNotFound
+        validation.check_shape(body)
+        opening = body.get("add_generation_prompt", True)
+        return _json(200, {"prompt": render(body["messages"], body.get("tools"), opening=opening)})
+
     async def _version(self, http: web.Request) -> web.Response:
         self._vllm_only()
+        if all(behaviour.server == "llamacpp" for behaviour in self.models.values()):
+            raise web.HTTPNotFound
         return _json(200, {"version": "0.32.0"})
 
     async def _health(self, http: web.Request) -> web.Response:

@@ -148,6 +148,7 @@ def test_the_line_for_machines() -> None:
         ("my secret: words", "client", None, ""),
         ("my secret words", "client", None, ""),
         ("prompt is too long: 5 tokens > 4 maximum", "client", 400, "prompt is too long: 5 tokens > 4 maximum"),
+        ("prompt is too long: 5 tokens > 4 maximum", "client", None, "prompt is too long: 5 tokens > 4 maximum"),
         ("nothing answers at http://engine:8000", "upstream", None, "nothing answers at http://engine:8000"),
     ],
 )

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from qiao.core.conversation import ClearThinking, ClearToolUses, Image, Reasoning, Text, ToolCall, ToolResult, Turn
+from qiao.core.conversation import (
+    ClearThinking,
+    ClearToolUses,
+    Conversation,
+    Edit,
+    Image,
+    Reasoning,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Turn,
+)
 from qiao.policies.context import (
     CLEARED,
     AppliedEdit,
-    apply_edits,
     clamp_budget,
     clamp_max_tokens,
     estimate_tokens,
+    token_trigger,
+)
+from qiao.policies.context import (
+    apply_edits as apply_to,
 )
 from tests.policies.test_history import assistant, result, user
+
+
+def apply_edits(
+    turns: tuple[Turn, ...], edits: tuple[Edit, ...] | None, input_tokens: int | None
+) -> tuple[tuple[Turn, ...], tuple[AppliedEdit, ...]]:
+    return apply_to(Conversation("m", turns, edits=edits), input_tokens)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +129,9 @@ def test_clear_tool_uses(edit: ClearToolUses, tokens: int | None, expected: list
     if not expected:
         assert (after, applied) == (before, ())
     else:
-        assert applied == (
-            AppliedEdit("clear_tool_uses_20250919", 90 * len(expected), cleared_tool_uses=len(expected)),
-        )
+        # A counted prompt gives every estimate its scale.
+        freed = 90 * len(expected) * (1 if tokens is None else tokens / (estimate_tokens(before) + 8 * len(before)))
+        assert applied == (AppliedEdit("clear_tool_uses_20250919", round(freed), cleared_tool_uses=len(expected)),)
 
 
 def test_what_was_cleared_before_is_not_counted_again() -> None:
@@ -125,6 +147,50 @@ def test_clear_tool_uses_clears_inputs_only_when_asked() -> None:
     assert arguments[0] == "{}"
     assert arguments[1] != "{}"
     assert applied[0].cleared_input_tokens > 90
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"), [(False, []), (True, ["t0", "t1"]), (("Read",), ["t0"]), (("Write",), [])]
+)
+def test_whose_inputs_are_cleared(inputs: bool | tuple[str, ...], expected: list[str]) -> None:
+    edit = ClearToolUses("tool_uses", 1, keep=1, clear_inputs=inputs)
+    after, applied = apply_edits(tool_uses(3), (edit,), None)
+    calls = [part for turn in after for part in turn.parts if isinstance(part, ToolCall)]
+    assert [call.id for call in calls if call.arguments == "{}"] == expected
+    assert applied[0].cleared_tool_uses == 2
+
+
+def test_the_trigger_is_the_whole_prompt() -> None:
+    """The head counts: a long system prompt or tool list alone may reach the trigger."""
+    turns = tool_uses(2)
+    edit = ClearToolUses("input_tokens", 1000, keep=1)
+    whole = Conversation("m", turns, system=("s" * 2000,), tools=(Tool("f", "d" * 2000),), edits=(edit,))
+    assert apply_to(whole)[1]
+    assert not apply_to(msgspec.structs.replace(whole, system=()))[1]
+    assert not apply_to(msgspec.structs.replace(whole, tools=()))[1]
+
+
+def test_an_edit_before_counts_for_the_next() -> None:
+    """What one edit clears no longer stands in the prompt that the next one looks at."""
+    edits = (ClearThinking(0), ClearToolUses("input_tokens", 400, keep=0))
+    thoughts = (user("a"), assistant(Reasoning("x" * 1200), ToolCall("1", "f", "{}")), user(result("1", "o" * 1000)))
+    _, applied = apply_edits(thoughts, edits, None)
+    assert [edit.kind for edit in applied] == ["clear_thinking_20251015"]
+    _, applied = apply_edits(thoughts, edits[1:], None)
+    assert [edit.kind for edit in applied] == ["clear_tool_uses_20250919"]
+
+
+@pytest.mark.parametrize(
+    ("edits", "trigger"),
+    [
+        (None, None),
+        ((), None),
+        ((ClearThinking(1), ClearToolUses("tool_uses", 3)), None),
+        ((ClearToolUses(), ClearToolUses("input_tokens", 7)), 7),
+    ],
+)
+def test_token_trigger(edits: tuple[Edit, ...] | None, trigger: int | None) -> None:
+    assert token_trigger(Conversation("m", (), edits=edits)) == trigger
 
 
 def test_edits_work_one_after_the_other_and_none_is_nothing() -> None:

@@ -174,6 +174,7 @@ class _Work:
         context.upstream_seconds = now() - sent
         context.healed = answer.healed
         context.notes = (*answer.prepared.notes, *answer.notes)
+        context.trimmed = answer.prepared.trimmed
 
     async def _pass_on(self) -> None:
         """A stream, from its first word to its end."""
@@ -360,7 +361,7 @@ def _exchange(conversation: Conversation, answer: Answer, served: Served, reply:
         text_tools=_text_tools(prepared),
         tools=prepared.tools,
         repair=prepared.repair,
-        limits=Limits(window=served.window, max_tokens=conversation.max_tokens),
+        limits=Limits(served.window, conversation.max_tokens, is_full=prepared.is_limited),
         explain=explained,
     )
 
@@ -387,6 +388,8 @@ def response_headers(context: Context) -> dict[str, str]:
         headers["x-qiao-notes"] = _ascii("; ".join(context.notes))
     if context.healed:
         headers["x-qiao-healed"] = ", ".join(context.healed)
+    if context.trimmed:
+        headers["x-qiao-trimmed"] = str(context.trimmed)
     return headers
 
 

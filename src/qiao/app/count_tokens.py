@@ -22,6 +22,7 @@ async def count_tokens(request: web.BaseRequest, gateway: Gateway, context: Cont
     count = await gateway.upstream.count(prepare, served)
     answer: dict[str, object] = {"input_tokens": count.tokens}
     if conversation.edits is not None:
-        answer["context_management"] = {"original_input_tokens": count.tokens}
-    headers = {"x-qiao-count": "exact" if count.is_exact else "estimate"}
+        original = count.tokens if count.original is None else count.original
+        answer["context_management"] = {"original_input_tokens": original}
+    headers = {"x-qiao-count": "exact" if count.is_exact else count.by}
     return web.Response(body=encode_json(answer), content_type="application/json", headers=headers)

@@ -61,6 +61,7 @@ class Context(msgspec.Struct):
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     healed: tuple[str, ...] = ()
+    trimmed: int = 0
     repairs: tuple[str, ...] = ()
     usage: Usage | None = None
     finish: Finished | None = None
@@ -188,9 +189,9 @@ class Gateway:
             document_key(document): await self._pdf.text(document.data) for document in documents_needed(conversation)
         }
 
-        def run(quirks: Quirks, target: Target) -> Prepared:
+        def run(quirks: Quirks, target: Target, /, *, input_tokens: int | None = None, edited: bool = True) -> Prepared:
             return prepare(
-                conversation,
+                conversation if edited else msgspec.structs.replace(conversation, edits=None),
                 profile,
                 target=target,
                 window=served.window,
@@ -198,6 +199,7 @@ class Gateway:
                 switches=self.switches,
                 quirks=quirks,
                 tool_history=tool_history,
+                input_tokens=input_tokens,
             )
 
         return run

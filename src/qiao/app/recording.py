@@ -33,6 +33,7 @@ def record_of(context: Context, headers: Mapping[str, str]) -> RequestRecord:
         repairs=context.repairs,
         notes=context.notes,
         healed=context.healed,
+        trimmed=context.trimmed or None,
         dropped=context.dropped,
         joined=context.joined,
         fault_kind=fault.kind if fault else None,

@@ -16,7 +16,7 @@ from qiao.ledger.running import Running
 
 
 @click.command("serve", short_help="Serve the gateway for a model that runs elsewhere.")
-@flags_of("upstream", "models", "tools", "server", "auth", "folders.state", "log")
+@flags_of("upstream", "models", "context", "tools", "server", "auth", "folders.state", "log")
 def command(config_file: str | None, **flags: Any) -> None:
     """Serve the gateway for a model that runs elsewhere.
 

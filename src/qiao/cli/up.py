@@ -23,7 +23,7 @@ from qiao.engines.base import EngineEvent, OnEvent
 
 
 @click.command("up", short_help="Start a model and the gateway, or the gateway for a model that runs elsewhere.")
-@flags_of("engine", "folders", "upstream", "models", "tools", "server", "auth", "log")
+@flags_of("engine", "folders", "upstream", "models", "context", "tools", "server", "auth", "log")
 @click.option(
     "--dry-run", is_flag=True, help="Print what would be done, and every setting with its origin; do nothing."
 )

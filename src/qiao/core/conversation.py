@@ -132,14 +132,22 @@ class ClearThinking(msgspec.Struct, frozen=True):
 
 
 class ClearToolUses(msgspec.Struct, frozen=True):
-    """`clear_tool_uses_20250919`: clear old tool results once `trigger` is reached, but the last `keep` pairs."""
+    """`clear_tool_uses_20250919`: clear old tool results once `trigger` is exceeded, but the last `keep` pairs.
+
+    `clear_at_least`: tokens; with less to gain nothing is cleared. `clear_inputs`: whose arguments go as well: those of
+    no tool, of all (True), or of the named ones.
+    """
 
     trigger_kind: Literal["input_tokens", "tool_uses"] = "input_tokens"
     trigger: int = 100_000
     keep: int = 3
     clear_at_least: int | None = None
     exclude_tools: tuple[str, ...] = ()
-    clear_inputs: bool = False
+    clear_inputs: bool | tuple[str, ...] = False
+
+    def clears_input(self, name: str) -> bool:
+        """Whether the arguments of calls of `name` are cleared with their results."""
+        return self.clear_inputs if isinstance(self.clear_inputs, bool) else name in self.clear_inputs
 
 
 Edit: TypeAlias = ClearThinking | ClearToolUses

@@ -42,10 +42,12 @@ class Limits(msgspec.Struct, frozen=True):
     """What tells a full window from a reached `max_tokens`: both end with finish reason "length".
 
     `window`: tokens of prompt and answer together, None if unknown. `max_tokens`: what the client asked for.
+    `is_full`: the limit that was sent is what the window leaves, and less than the client asked for.
     """
 
     window: int | None = None
     max_tokens: int | None = None
+    is_full: bool = False
 
 
 class Facts(msgspec.Struct):
@@ -166,6 +168,8 @@ class Exchange:
         return event
 
     def _window_was_full(self) -> bool:
+        if self._limits.is_full:
+            return True
         usage, window, asked = self.facts.usage, self._limits.window, self._limits.max_tokens
         if usage is None or usage.prompt is None or usage.completion is None or window is None or not asked:
             return False

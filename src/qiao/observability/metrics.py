@@ -51,6 +51,9 @@ class Metrics:
             "qiao_healed", "Upstream refusals that were mended, by remedy.", ("remedy",), registry=registry
         )
         self._joined = Counter("qiao_joined", "Requests that shared the answer of the same one.", registry=registry)
+        self._trimmed = Counter(
+            "qiao_trimmed", "Pieces of conversations that were shortened to fit the window.", registry=registry
+        )
         self._tokens = Counter(
             "qiao_tokens",
             "Tokens: input (cached ones included), cached, output.",
@@ -91,6 +94,8 @@ class Metrics:
                 counter.labels(name).inc()
         if record.joined:
             self._joined.inc()
+        if record.trimmed:
+            self._trimmed.inc(record.trimmed)
         for field in record.dropped:
             self._dropped.labels(self._fields(field)).inc()
         counts = (("input", record.input_tokens), ("cached", record.cached_tokens), ("output", record.output_tokens))

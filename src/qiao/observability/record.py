@@ -22,6 +22,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     * `first_byte`: until the first byte of the answer left; `duration`: until the last one.
     * `upstream_seconds`: until the engine accepted the request, every healing included.
     * `repairs`: names of the mends on tool arguments, one entry a mend. `healed`: remedies that were needed.
+    * `trimmed`: pieces of the conversation that were shortened to fit the window.
     * `notes`: how the request was changed to fit, one sentence each. `dropped`: fields that were ignored.
     * `joined`: the id of the request whose answer it shared.
     * `fault_*`: the rule that was broken, and by whom; `fault_message` is for `safe_message` only.
@@ -47,6 +48,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     repairs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     healed: tuple[str, ...] = ()
+    trimmed: int | None = None
     dropped: tuple[str, ...] = ()
     joined: str = ""
     fault_kind: Kind | None = None
@@ -63,7 +65,9 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
             return ""
         if self.fault_party != "client" or self.upstream_status is not None:
             return self.fault_message
-        path = re.match(r"[a-z_]+(?:\.[a-z_0-9]+)*(?=:)", self.fault_message)
+        path = re.match(
+            r"prompt is too long: \d+ tokens > \d+ maximum\Z|[a-z_]+(?:\.[a-z_0-9]+)*(?=:)", self.fault_message
+        )
         return path[0] if path else ""
 
 

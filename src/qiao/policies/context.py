@@ -9,7 +9,7 @@ import msgspec
 from qiao.core.conversation import (
     ClearThinking,
     ClearToolUses,
-    Edit,
+    Conversation,
     Image,
     Part,
     Reasoning,
@@ -26,6 +26,7 @@ CLEARED = "[old tool result cleared to save context]"
 # A rough rule for what an edit frees, reported to the client as such; the engine's own count is not at hand here.
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_PICTURE = 1_500
+_TOKENS_PER_PART = 8
 
 
 class AppliedEdit(msgspec.Struct, frozen=True):
@@ -61,18 +62,37 @@ def clamp_budget(budget: int | None, max_tokens: int | None) -> int | None:
     return max(1, max_tokens * 3 // 4)
 
 
-def apply_edits(
-    turns: Turns, edits: tuple[Edit, ...] | None, input_tokens: int | None
-) -> tuple[Turns, tuple[AppliedEdit, ...]]:
-    """The context edits that a client asked for, in its order. `input_tokens`: the prompt's size, None to estimate."""
+def token_trigger(conversation: Conversation) -> int | None:
+    """The least number of prompt tokens for which an edit waits, so that they have to be counted first."""
+    triggers = (
+        edit.trigger
+        for edit in conversation.edits or ()
+        if isinstance(edit, ClearToolUses) and edit.trigger_kind == "input_tokens"
+    )
+    return min(triggers, default=None)
+
+
+def apply_edits(conversation: Conversation, input_tokens: int | None = None) -> tuple[Turns, tuple[AppliedEdit, ...]]:
+    """The turns after the context edits that the client asked for, in its order.
+
+    `input_tokens`: the prompt's size before any edit, None to estimate. What an edit frees is reckoned by its share of
+    the characters.
+    """
+    turns = conversation.turns
+    if not conversation.edits:
+        return turns, ()
+    roughly = estimate_tokens(turns) + _framing_tokens(conversation)
+    total = roughly if input_tokens is None else input_tokens
+    scale = total / max(1, roughly)
     applied: list[AppliedEdit] = []
-    for edit in edits or ():
+    for edit in conversation.edits:
         match edit:
             case ClearThinking():
-                turns, done = _clear_thinking(turns, edit)
+                turns, done = _clear_thinking(turns, edit, scale)
             case ClearToolUses():
-                turns, done = _clear_tool_uses(turns, edit, input_tokens)
+                turns, done = _clear_tool_uses(turns, edit, total, scale)
         if done is not None:
+            total -= done.cleared_input_tokens
             applied.append(done)
     return turns, tuple(applied)
 
@@ -82,7 +102,15 @@ def estimate_tokens(turns: Turns) -> int:
     return sum(_tokens(part) for turn in turns for part in turn.parts)
 
 
-def _clear_thinking(turns: Turns, edit: ClearThinking) -> tuple[Turns, AppliedEdit | None]:
+def _framing_tokens(conversation: Conversation) -> int:
+    """The head of the prompt, and what the template writes around every part."""
+    parts = sum(len(turn.parts) for turn in conversation.turns)
+    characters = sum(map(len, conversation.system))
+    characters += sum(len(tool.name) + len(tool.description) + len(tool.parameters) for tool in conversation.tools)
+    return characters // _CHARACTERS_PER_TOKEN + parts * _TOKENS_PER_PART
+
+
+def _clear_thinking(turns: Turns, edit: ClearThinking, scale: float) -> tuple[Turns, AppliedEdit | None]:
     if edit.keep is None:
         return turns, None
     thinking = [i for i, turn in enumerate(turns) if any(isinstance(part, Reasoning) for part in turn.parts)]
@@ -96,21 +124,21 @@ def _clear_thinking(turns: Turns, edit: ClearThinking) -> tuple[Turns, AppliedEd
         else turn
         for i, turn in enumerate(turns)
     )
-    return result, AppliedEdit("clear_thinking_20251015", freed, cleared_thinking_turns=len(cleared))
+    return result, AppliedEdit("clear_thinking_20251015", round(freed * scale), cleared_thinking_turns=len(cleared))
 
 
-def _clear_tool_uses(turns: Turns, edit: ClearToolUses, input_tokens: int | None) -> tuple[Turns, AppliedEdit | None]:
+def _clear_tool_uses(
+    turns: Turns, edit: ClearToolUses, input_tokens: int, scale: float
+) -> tuple[Turns, AppliedEdit | None]:
     """Old results become a short note; calls and results stay in pairs, which templates insist on."""
     calls = [part for turn in turns for part in turn.parts if isinstance(part, ToolCall)]
-    if edit.trigger_kind == "tool_uses":
-        reached = len(calls)
-    else:
-        reached = estimate_tokens(turns) if input_tokens is None else input_tokens
+    reached = len(calls) if edit.trigger_kind == "tool_uses" else input_tokens
     if reached <= edit.trigger:
         return turns, None
     first_kept = max(0, len(calls) - edit.keep)
-    ids = {call.id for call in calls[:first_kept] if call.name not in edit.exclude_tools}
-    ids -= {call.id for call in calls[first_kept:]}
+    names = {call.id: call.name for call in calls[:first_kept] if call.name not in edit.exclude_tools}
+    for call in calls[first_kept:]:
+        names.pop(call.id, None)
     freed = 0
     cleared = 0
     result: list[Turn] = []
@@ -118,17 +146,18 @@ def _clear_tool_uses(turns: Turns, edit: ClearToolUses, input_tokens: int | None
         parts: list[Part] = []
         for part in turn.parts:
             new = part
-            if isinstance(part, ToolResult) and part.call_id in ids and part.parts != (Text(CLEARED),):
+            if isinstance(part, ToolResult) and part.call_id in names and part.parts != (Text(CLEARED),):
                 new = msgspec.structs.replace(part, parts=(Text(CLEARED),))
                 cleared += 1
-            elif isinstance(part, ToolCall) and edit.clear_inputs and part.id in ids:
+            elif isinstance(part, ToolCall) and part.id in names and edit.clears_input(part.name):
                 new = msgspec.structs.replace(part, arguments="{}")
             freed += _tokens(part) - _tokens(new)
             parts.append(new)
         result.append(msgspec.structs.replace(turn, parts=tuple(parts)))
+    freed = max(0, round(freed * scale))
     if not cleared or freed < (edit.clear_at_least or 0):
         return turns, None
-    return tuple(result), AppliedEdit("clear_tool_uses_20250919", max(0, freed), cleared_tool_uses=cleared)
+    return tuple(result), AppliedEdit("clear_tool_uses_20250919", freed, cleared_tool_uses=cleared)
 
 
 def _tokens(part: Part) -> int:

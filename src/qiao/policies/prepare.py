@@ -48,6 +48,8 @@ class Prepared(msgspec.Struct, frozen=True):
     * `one_call`: the answer ends after its first tool call.
     * `warm_only`: the client asked for no answer (`max_tokens: 0`); what the engine says is dropped.
     * `applied_edits`: context edits that were carried out.
+    * `is_limited`: the answer may be as long as the window allows, which is less than the client asked for.
+    * `trimmed`: pieces of the conversation that were shortened to fit the window.
     * `tools`: all that the client declared; what guides the repair of calls.
     * `repair`: whether calls are mended.
     * `dialect`: calls are read out of the text, in this dialect; None: the engine reads them, or none are wanted.
@@ -60,6 +62,8 @@ class Prepared(msgspec.Struct, frozen=True):
     one_call: bool = False
     warm_only: bool = False
     applied_edits: tuple[AppliedEdit, ...] = ()
+    is_limited: bool = False
+    trimmed: int = 0
     tools: tuple[Tool, ...] = ()
     repair: bool = True
     dialect: str | None = None
@@ -91,7 +95,7 @@ def prepare(
     notes = [*said]
     _, target = mend(conversation, target or _OTHER_PROTOCOL, quirks)
     resend = sampling.decide_resend(switches.reasoning, profile, target)
-    turns, applied = context.apply_edits(conversation.turns, conversation.edits, input_tokens)
+    turns, applied = context.apply_edits(conversation, input_tokens)
     turns = _readable(turns, conversation, profile, documents, quirks, resend, notes)
     turns = _placed(turns, profile, quirks, switches, notes)
     listed, choice, said = tools.offer(conversation, arrived_names(tool_history))
@@ -113,8 +117,8 @@ def prepare(
         output_schema=schema,
     )
     thinking, kwargs, said = sampling.decide_thinking(settled, profile, target)
-    notes += said
     kwargs |= sampling.resend_kwargs(resend, profile, target)
+    notes += said
     thinking = msgspec.structs.replace(thinking, budget=context.clamp_budget(thinking.budget, max_tokens))
     extras = sampling.merge_template_kwargs(conversation.extras, kwargs)
     prepared = Prepared(

@@ -17,6 +17,9 @@ from qiao.policies.quirks import Quirks, Remedy
 MAX_HEALINGS = 2
 """How often one request is mended and sent again."""
 
+ANSWER_TOO_LONG = "answer_too_long"
+"""The remedy after which the window is what limits the answer."""
+
 HEALABLE_STATUSES = frozenset({400, 404, 422, 500, 501})
 """404: OpenRouter and Ollama refuse features with it. 500 and 501: llama.cpp and chat templates that raise."""
 
@@ -303,7 +306,7 @@ def _new(remedy: Remedy, in_force: Quirks) -> Remedy | None:
 
 def _shorter(left: int) -> Remedy:
     return Remedy(
-        "answer_too_long",
+        ANSWER_TOO_LONG,
         (),
         "max_tokens",
         "prompt and answer together exceed the context window; max_tokens is lowered to what is left",

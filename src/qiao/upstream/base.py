@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -34,14 +34,31 @@ class UpstreamFacts(msgspec.Struct, frozen=True):
 
 
 class Count(msgspec.Struct, frozen=True):
-    """Tokens of a prompt. `is_exact` False: an estimate from the number of characters."""
+    """Tokens of a prompt.
+
+    * `is_exact`: the engine itself counted. Else `by` says who did: a tokenizer of our own, or nobody: an estimate
+      from the number of characters.
+    * `is_sum`: put together from counts of its pieces.
+    * `original`: tokens before the context edits that the client asked for; None where there were none.
+    """
 
     tokens: int
     is_exact: bool
+    by: Literal["engine", "tokenizer", "estimate"] = "engine"
+    is_sum: bool = False
+    original: int | None = None
 
 
-Preparation: TypeAlias = Callable[[Quirks, Target], Prepared]
-"""Makes the conversation ready for an upstream with these quirks. Called again when a refusal teaches a new one."""
+class Preparation(Protocol):
+    """Makes the conversation ready for an upstream with these quirks. Called again when a refusal teaches a new one.
+
+    `input_tokens`: the prompt's tokens before any context edit, where they are known. `edited` False: without those
+    edits.
+    """
+
+    def __call__(
+        self, quirks: Quirks, target: Target, /, *, input_tokens: int | None = None, edited: bool = True
+    ) -> Prepared: ...
 
 
 class Answer(Protocol):

@@ -12,33 +12,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from qiao.core.conversation import Conversation, Text, ToolResult
+from qiao.core.conversation import Conversation
 from qiao.core.fault import Fault
 from qiao.core.openai import request as openai_request
 from qiao.core.openai.stream import Decoder
 from qiao.core.openai.target import Flavor, Target
 from qiao.policies import refusal, remedies
-from qiao.policies.overflow import find_excess
+from qiao.policies.context import token_trigger
+from qiao.policies.overflow import Excess, find_excess
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks, Remedy, features, mend
+from qiao.policies.remedies import ANSWER_TOO_LONG
+from qiao.policies.window import is_far
 from qiao.profiles import find
 from qiao.profiles.engines import target_for
 from qiao.upstream.base import Answer, Count, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
+from qiao.upstream.counting import Counter, estimate
 from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
+from qiao.upstream.fitting import Fit, Fitter, OnOverflow
 from qiao.upstream.http import Response, Sink
 from qiao.upstream.probe import Findings, probe
 
 _MAX_HEALINGS = 2
 _FACTS_TIMEOUT = 10.0
-_COUNT_TIMEOUT = 30.0
 _FACTS_MINIMUM_AGE = 2.0
-_CHARACTERS_A_TOKEN = 3.6
 # Seconds to wait for the first event of a stream. A late refusal comes at once (vLLM 0.32 on two busy cores: within
 # 60 ms of the head), but for a grammar, which is made first; an engine that prefills says nothing.
 _FIRST_EVENT_TIMEOUT = 0.25
@@ -58,12 +62,12 @@ _OWNERS: dict[str, Flavor] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "l
 class OpenAIAnswer:
     """An accepted answer; see `upstream.base.Answer`."""
 
-    def __init__(self, client: Client, prepared: Prepared, conversation: Conversation) -> None:
-        self.decoder = Decoder(whole=not conversation.stream)
+    def __init__(self, client: Client, prepared: Prepared, fit: Fit) -> None:
+        self.decoder = Decoder(whole=not fit.conversation.stream)
         self.prepared = prepared
         self.healed: tuple[str, ...] = ()
-        self.notes: tuple[str, ...] = ()
-        self.prompt_estimate = estimate(conversation)
+        self.notes = fit.notes
+        self.prompt_estimate = estimate(fit.conversation)
         self._client = client
         self._beginning = b""
         self._response: Response | None = None
@@ -99,17 +103,17 @@ class _Sending:
         self,
         client: Client,
         prepared: Prepared,
-        conversation: Conversation,
+        fit: Fit,
         on_sent: Callable[[Answer], None] | None,
     ) -> None:
         self._client = client
         self._prepared = prepared
-        self._conversation = conversation
+        self._fit = fit
         self._on_sent = on_sent
 
     def sent(self) -> None:
-        self.features = features(self._conversation)
-        self.answer = OpenAIAnswer(self._client, self._prepared, self._conversation)
+        self.features = features(self._fit.conversation)
+        self.answer = OpenAIAnswer(self._client, self._prepared, self._fit)
         if self._on_sent is not None:
             self._on_sent(self.answer)
 
@@ -118,7 +122,8 @@ class OpenAIUpstream:
     """One engine behind an OpenAI-compatible API.
 
     `root`: its address without `/v1`. `flavor` None: found out. `model`: taken as served even if the engine does not
-    list its models. `on_heal(remedy)` is told of every healing.
+    list its models. `on_heal(remedy)` is told of every healing. `on_overflow`: what becomes of a conversation that
+    does not fit the window.
     """
 
     def __init__(
@@ -131,6 +136,7 @@ class OpenAIUpstream:
         model: str | None = None,
         connect_timeout: float = 10.0,
         on_heal: Callable[[Remedy], None] | None = None,
+        on_overflow: OnOverflow = "refuse",
     ) -> None:
         self.address = root.rstrip("/") + prefix
         self.quirks = Quirks()
@@ -143,7 +149,8 @@ class OpenAIUpstream:
         self._facts: UpstreamFacts | None = None
         self._facts_at = 0.0
         self._facts_lock = asyncio.Lock()
-        self._can_tokenize = True
+        self._counter = Counter(self._client)
+        self._fitter = Fitter(self._counter, on_overflow)
         self._found: tuple[str | None, Served, Findings] | None = None
         self._probe_lock = asyncio.Lock()
 
@@ -183,6 +190,7 @@ class OpenAIUpstream:
         version = await self._version() if flavor == "vllm" else None
         if self._facts is not None and version != self._facts.version:
             self.quirks = Quirks()  # lessons belong to a version
+            self._counter.forget()
         return UpstreamFacts(flavor, version, models)
 
     async def _version(self) -> str | None:
@@ -227,35 +235,47 @@ class OpenAIUpstream:
         facts = await self.facts()
         quirks = self.quirks
         healed: list[str] = []
+        window = served.window
+        is_near = False
         while True:
-            prepared, conversation, target = _ready(prepare, facts, served, quirks)
-            sending = _Sending(self._client, prepared, conversation, on_sent)
+            prepared, conversation, target = await self._ready(prepare, facts, served, quirks)
+            body = openai_request.encode(conversation, target)
+            fit = Fit(conversation)
+            if is_near or not is_far(len(body), conversation.max_tokens, window):
+                fit = await self._fitter.fit(conversation, target, window or 0)
+                if fit.conversation is not conversation:
+                    body = openai_request.encode(fit.conversation, target)
+            if fit.is_limited or fit.trimmed or ANSWER_TOO_LONG in healed:
+                prepared = msgspec.structs.replace(
+                    prepared, is_limited=fit.is_limited or ANSWER_TOO_LONG in healed, trimmed=fit.trimmed
+                )
+            sending = _Sending(self._client, prepared, fit, on_sent)
             response = await self._client.post(
                 self._prefix + "/chat/completions",
-                openai_request.encode(conversation, target),
+                body,
                 headers={"X-Request-Id": request_id},
                 meanwhile=sending.sent,
             )
             is_stream = "event-stream" in response.headers.get("content-type", "")
             used = sending.features
             patience = _GRAMMAR_TIMEOUT if used & _WITH_GRAMMAR else _FIRST_EVENT_TIMEOUT
-            beginning, body = await self._accepted(response, is_stream=is_stream, patience=patience)
-            if body is None:
+            beginning, refused_body = await self._accepted(response, is_stream=is_stream, patience=patience)
+            if refused_body is None:
                 sending.answer.accept(response, beginning, whole=not is_stream, healed=tuple(healed))
                 return sending.answer
-            refused = refusal.read(response.status, body)
-            true_count = await self._true_count(refused, conversation, target)
+            refused = refusal.read(response.status, refused_body)
+            excess = find_excess(refused.text)
+            window = window or (excess.window if excess is not None else None)
+            if excess is not None and window and self._fitter.on_overflow == "trim" and not is_near:
+                is_near = True  # the look at its size was wrong: once more, counted
+                continue
             if response.status == 404:
                 self._facts_at, self._facts = 0.0, None  # it may serve another model by now
+            counted = None if excess is None else await self._counter.recount(fit.conversation, target)
+            true_count = counted.tokens if counted is not None and counted.is_exact else None
             remedy = remedies.find(refused.text, refused.status, used=used, quirks=quirks, true_count=true_count)
             if remedy is None or len(healed) >= _MAX_HEALINGS:
-                raise fault_of(
-                    refused,
-                    address=self.address,
-                    retry_after=retry_after(response.headers, now=time.time()),
-                    true_count=true_count,
-                    secrets=self._secrets,
-                )
+                raise self._fault(refused, response.headers, true_count=_best(excess, counted))
             healed.append(remedy.name)
             quirks = quirks.with_(remedy)
             if remedy.lasting:
@@ -288,11 +308,14 @@ class OpenAIUpstream:
         return beginning, refusal_body
 
     def _refused(self, reply: Reply) -> Fault:
-        refused = refusal.read(reply.status, reply.body)
+        return self._fault(refusal.read(reply.status, reply.body), reply.headers)
+
+    def _fault(self, refused: refusal.Refusal, headers: Mapping[str, str], *, true_count: int | None = None) -> Fault:
         return fault_of(
             refused,
             address=self.address,
-            retry_after=retry_after(reply.headers, now=time.time()),
+            retry_after=retry_after(headers, now=time.time()),
+            true_count=true_count,
             secrets=self._secrets,
         )
 
@@ -300,38 +323,45 @@ class OpenAIUpstream:
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         facts = await self.facts()
-        _, conversation, target = _ready(prepare, facts, served, self.quirks)
-        tokens = await self._tokenize(conversation, target)
-        if tokens is None:
-            return Count(estimate(conversation), is_exact=False)
-        return Count(tokens, is_exact=True)
+        prepared, conversation, target = _prepared(prepare, facts, served, self.quirks)
+        if not conversation.edits:
+            return await self._counter.count(conversation, target)
+        _, whole, _ = _prepared(partial(prepare, edited=False), facts, served, self.quirks)
+        original = await self._counter.count(whole, target)
+        prepared, conversation, target = _prepared(
+            partial(prepare, input_tokens=original.tokens), facts, served, self.quirks
+        )
+        counted = original
+        if prepared.applied_edits:
+            counted = await self._counter.count(conversation, target)
+        return msgspec.structs.replace(counted, original=original.tokens)
 
-    async def _tokenize(self, conversation: Conversation, target: Target) -> int | None:
-        """vLLM's own count. It has no limit of length, unlike the count in its refusals."""
-        if not self._can_tokenize or target.flavor not in ("vllm", "sglang"):
-            return None
-        try:
-            reply = await self._client.post_whole(
-                "/tokenize", openai_request.encode_tokenize(conversation, target), timeout=_COUNT_TIMEOUT
-            )
-        except Fault:
-            return None
-        if reply.status in (404, 405, 501):
-            self._can_tokenize = False
-            return None
-        body = reply.json() if reply.status == 200 else None
-        tokens = body.get("count") if isinstance(body, dict) else None
-        return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None
-
-    async def _true_count(self, refused: refusal.Refusal, conversation: Conversation, target: Target) -> int | None:
-        """An engine caps the count in its overflow message; Claude Code summarises by the true one."""
-        if find_excess(refused.text) is None:
-            return None
-        return await self._tokenize(conversation, target)
+    async def _ready(
+        self, prepare: Preparation, facts: UpstreamFacts, served: Served, quirks: Quirks
+    ) -> tuple[Prepared, Conversation, Target]:
+        """What is prepared, and what is sent. The prompt is counted first where a context edit waits for its size."""
+        prepared, conversation, target = _prepared(prepare, facts, served, quirks)
+        trigger = token_trigger(conversation)
+        if trigger is None:
+            return prepared, conversation, target
+        _, whole, _ = _prepared(partial(prepare, edited=False), facts, served, quirks)
+        if is_far(len(openai_request.encode(whole, target)), 0, trigger):
+            return prepared, conversation, target
+        original = await self._counter.count(whole, target)
+        return _prepared(partial(prepare, input_tokens=original.tokens), facts, served, quirks)
 
 
-def _ready(
-    prepare: Preparation, facts: UpstreamFacts, served: Served, quirks: Quirks
+def _best(excess: Excess | None, counted: Count | None) -> int | None:
+    """The prompt's tokens for the client: engines cap the count in their refusal, and Claude Code summarises by it."""
+    if counted is None or counted.is_exact:
+        return counted.tokens if counted is not None else None
+    if excess is not None and excess.prompt is not None and (excess.exact or excess.prompt >= counted.tokens):
+        return None
+    return counted.tokens
+
+
+def _prepared(
+    prepare: Callable[[Quirks, Target], Prepared], facts: UpstreamFacts, served: Served, quirks: Quirks
 ) -> tuple[Prepared, Conversation, Target]:
     """What is prepared, and what is sent: the same conversation without what the quirks forbid."""
     target = target_for(facts.flavor, facts.version, served.id, root=served.root)
@@ -355,23 +385,6 @@ def _late_refusal(beginning: bytes) -> bytes | None:
         return None
     line, newline, _ = beginning.partition(b"\n")
     return line.partition(b":")[2].strip() if newline else None
-
-
-def estimate(conversation: Conversation) -> int:
-    """Tokens of a prompt from its characters, for engines that do not count before they answer."""
-    characters = sum(len(text) for text in conversation.system)
-    characters += sum(len(tool.description) + len(tool.parameters) + len(tool.name) for tool in conversation.tools)
-    for turn in conversation.turns:
-        for part in turn.parts:
-            characters += 12
-            match part:
-                case Text():
-                    characters += len(part.text)
-                case ToolResult():
-                    characters += sum(len(inner.text) for inner in part.parts if isinstance(inner, Text))
-                case _:
-                    characters += len(getattr(part, "arguments", None) or getattr(part, "text", None) or "")
-    return max(1, round(characters / _CHARACTERS_A_TOKEN))
 
 
 def _flavor_of(listed: list[Any]) -> Flavor:

@@ -163,10 +163,11 @@ def _clear_tool_uses(edit: wire.Edit, path: str) -> ClearToolUses:
             case _:
                 raise invalid(f"{path}.trigger", 'expected {"type": "input_tokens" or "tool_uses", "value": N}')
     keep = _value(edit.keep, "tool_uses", f"{path}.keep")
-    clear_inputs = False
-    if not is_null(edit.clear_tool_inputs):
-        # A list names the tools whose inputs may go. Only all or none can be said here; none loses nothing.
-        clear_inputs = read(_FLAG_OR_NAMES, edit.clear_tool_inputs, f"{path}.clear_tool_inputs") is True
+    inputs = (
+        False
+        if is_null(edit.clear_tool_inputs)
+        else read(_FLAG_OR_NAMES, edit.clear_tool_inputs, f"{path}.clear_tool_inputs")
+    )
     names = None if is_null(edit.exclude_tools) else read(_STRINGS, edit.exclude_tools, f"{path}.exclude_tools")
     return ClearToolUses(
         trigger_kind=trigger_kind,
@@ -174,7 +175,7 @@ def _clear_tool_uses(edit: wire.Edit, path: str) -> ClearToolUses:
         keep=default.keep if keep is None else keep,
         clear_at_least=_value(edit.clear_at_least, "input_tokens", f"{path}.clear_at_least"),
         exclude_tools=tuple(names or ()),
-        clear_inputs=clear_inputs,
+        clear_inputs=tuple(inputs) if isinstance(inputs, list) else inputs,
     )
 
 

@@ -1,0 +1,168 @@
+"""How many tokens a prompt has: the engine's own tokenizer where it can be asked, else an estimate that says it is one.
+
+vLLM counts messages as it would render them; llama.cpp renders them (`/apply-template`) and counts the text. What was
+counted is kept by prefix (`policies.counts`), so that a grown conversation costs what it grew by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from qiao.core.conversation import Conversation, Text, ToolResult
+from qiao.core.fault import Fault
+from qiao.core.openai import request as openai_request
+from qiao.core.openai.target import Target
+from qiao.policies import counts
+from qiao.policies.counts import Known, PrefixCounts
+from qiao.upstream.base import Count
+from qiao.upstream.client import Client, Reply
+
+_TIMEOUT = 30.0
+_CHARACTERS_A_TOKEN = 3.6
+_HAS_NO_ROUTE = (404, 405, 501)
+# Ray Serve has the route and a 400 behind it.
+_WITHOUT_TOKENIZER = "does not support the 'tokenization' task"
+
+
+class Counter:
+    """Counts prompts for one upstream. `client`: how it is asked."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known = PrefixCounts()
+        self._can_ask = True
+        # Whether this target's template is additive; asked with the first long count.
+        self._additive: dict[Target, bool] = {}
+
+    def forget(self) -> None:
+        """Begin anew: another engine may stand behind the same address."""
+        self._known = PrefixCounts()
+        self._can_ask = True
+        self._additive.clear()
+
+    async def count(self, conversation: Conversation, target: Target) -> Count:
+        """Tokens of the prompt of a prepared conversation. Only what is not known of it is counted. Never raises."""
+        known = await self._engine(conversation, target)
+        if known is not None:
+            return Count(known.tokens, is_exact=True, is_sum=known.is_sum)
+        return Count(estimate(conversation), is_exact=False, by="estimate")
+
+    async def recount(self, conversation: Conversation, target: Target) -> Count:
+        """The same, and nothing that was known is taken for granted: for what a person will be told."""
+        tokens = await self._whole(conversation, target)
+        if tokens is None:
+            return await self.count(conversation, target)
+        if conversation.turns and not conversation.is_prefill:
+            self._known.remember(counts.digests(conversation, target)[-1], tokens)
+        return Count(tokens, is_exact=True)
+
+    # -- by prefix ------------------------------------------------------------------------------------------------
+
+    async def _engine(self, conversation: Conversation, target: Target) -> Known | None:
+        if not self._asks(target):
+            return None
+        turns = len(conversation.turns)
+        if conversation.is_prefill or not turns:
+            tokens = await self._whole(conversation, target)
+            return None if tokens is None else Known(turns, tokens)
+        digests = counts.digests(conversation, target)
+        known = self._known.longest(digests)
+        if known is not None and known.turns == turns:
+            return known
+        tokens = None
+        if known is not None and self._additive.get(target) and counts.is_additive(conversation.turns, known.turns):
+            tokens = await self._grown(conversation, target, known)
+        is_sum = tokens is not None
+        if tokens is None:
+            tokens = await self._first(conversation, target)
+        if tokens is None:
+            return None
+        self._known.remember(digests[-1], tokens, is_sum=is_sum)
+        return Known(turns, tokens, is_sum)
+
+    async def _first(self, conversation: Conversation, target: Target) -> int | None:
+        """The whole prompt; beside it, once for a target, whether the next one needs less."""
+        if target in self._additive:
+            return await self._whole(conversation, target)
+        tokens, is_additive = await asyncio.gather(
+            self._whole(conversation, target), self._is_additive(conversation, target)
+        )
+        if tokens is not None and is_additive is not None:
+            self._additive[target] = is_additive
+        return tokens
+
+    async def _grown(self, conversation: Conversation, target: Target, known: Known) -> int | None:
+        grown = counts.behind_stub(conversation, known.turns)
+        stub, more = await asyncio.gather(self._stub(conversation, target), self._whole(grown, target))
+        return None if stub is None or more is None else known.tokens + more - stub
+
+    async def _stub(self, conversation: Conversation, target: Target) -> int | None:
+        alone = counts.alone(conversation)
+        digest = counts.digests(alone, target)[-1]
+        known = self._known.longest([digest])
+        tokens = known.tokens if known is not None else await self._whole(alone, target)
+        if tokens is not None:
+            self._known.remember(digest, tokens)
+        return tokens
+
+    async def _is_additive(self, conversation: Conversation, target: Target) -> bool | None:
+        trial = (self._whole(part, target) for part in counts.trial(conversation))
+        whole, opening, growth, stub = await asyncio.gather(*trial, self._stub(conversation, target))
+        if whole is None or opening is None or growth is None or stub is None:
+            return None
+        return whole == opening + growth - stub
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def _asks(self, target: Target) -> bool:
+        return self._can_ask and target.flavor != "openai"
+
+    async def _whole(self, conversation: Conversation, target: Target) -> int | None:
+        """The engine's own count. It has no limit of length, unlike the count in its refusals."""
+        if not self._asks(target):
+            return None
+        try:
+            body = openai_request.encode_tokenize(conversation, target)
+            if target.flavor == "llamacpp":
+                return await self._rendered(body)
+            reply = await self._client.post_whole("/tokenize", body, timeout=_TIMEOUT)
+        except Fault:
+            return None
+        tokens = self._said(reply).get("count")
+        return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None
+
+    async def _rendered(self, body: bytes) -> int | None:
+        """llama.cpp: what its template makes of the messages, counted."""
+        reply = await self._client.post_whole("/apply-template", body, timeout=_TIMEOUT)
+        prompt = self._said(reply).get("prompt")
+        if not isinstance(prompt, str):
+            return None
+        asked = msgspec.json.encode({"content": prompt, "add_special": True, "parse_special": True})
+        tokens = self._said(await self._client.post_whole("/tokenize", asked, timeout=_TIMEOUT)).get("tokens")
+        return len(tokens) if isinstance(tokens, list) else None
+
+    def _said(self, reply: Reply) -> dict[str, object]:
+        """The object in a reply, empty where it is none. An engine without a tokenizer is not asked again."""
+        if reply.status in _HAS_NO_ROUTE or (reply.status == 400 and _WITHOUT_TOKENIZER.encode() in reply.body):
+            self._can_ask = False
+        body = reply.json() if reply.status == 200 else None
+        return body if isinstance(body, dict) else {}
+
+
+def estimate(conversation: Conversation) -> int:
+    """Tokens of a prompt from its characters, for engines that do not count before they answer."""
+    characters = sum(len(text) for text in conversation.system)
+    characters += sum(len(tool.description) + len(tool.parameters) + len(tool.name) for tool in conversation.tools)
+    for turn in conversation.turns:
+        for part in turn.parts:
+            characters += 12
+            match part:
+                case Text():
+                    characters += len(part.text)
+                case ToolResult():
+                    characters += sum(len(inner.text) for inner in part.parts if isinstance(inner, Text))
+                case _:
+                    characters += len(getattr(part, "arguments", None) or getattr(part, "text", None) or "")
+    return max(1, round(characters / _CHARACTERS_A_TOKEN))
