@@ -15,13 +15,13 @@ import msgspec
 Role = Literal["system", "user", "assistant"]
 
 
-class Text(msgspec.Struct, frozen=True):
+class Text(msgspec.Struct, frozen=True, gc=False):
     """Words. Never empty in a prepared conversation."""
 
     text: str
 
 
-class Image(msgspec.Struct, frozen=True):
+class Image(msgspec.Struct, frozen=True, gc=False):
     """A picture: base64 `data` with its `media_type`, or a `url`."""
 
     media_type: str | None = None
@@ -29,7 +29,7 @@ class Image(msgspec.Struct, frozen=True):
     url: str | None = None
 
 
-class Document(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True, gc=False):
     """A file that needs a reader of its own (PDF): base64 `data`. Text documents are decoded to `Text` at once."""
 
     media_type: str
@@ -38,14 +38,14 @@ class Document(msgspec.Struct, frozen=True):
     context: str | None = None
 
 
-class Reasoning(msgspec.Struct, frozen=True):
+class Reasoning(msgspec.Struct, frozen=True, gc=False):
     """What the model thought in an earlier turn. `signature` is kept only to be echoed, never checked."""
 
     text: str
     signature: str | None = None
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True, gc=False):
     """A call the model made. `arguments` is the JSON text of an object, key order as received."""
 
     id: str
@@ -53,7 +53,7 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class ToolReference(msgspec.Struct, frozen=True):
+class ToolReference(msgspec.Struct, frozen=True, gc=False):
     """Stands where a client-side tool search found `name`: the tool's definition belongs here."""
 
     name: str
@@ -80,7 +80,7 @@ class Turn(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...]
 
 
-class Tool(msgspec.Struct, frozen=True):
+class Tool(msgspec.Struct, frozen=True, gc=False):
     """A function the model may call.
 
     `parameters`: JSON Schema text of an object, as the client wrote it. `deferred`: sent by the client but not to be
@@ -96,7 +96,7 @@ class Tool(msgspec.Struct, frozen=True):
     builtin: str | None = None
 
 
-class ToolChoice(msgspec.Struct, frozen=True):
+class ToolChoice(msgspec.Struct, frozen=True, gc=False):
     """`mode` "tool" forces the tool `name`; "any" forces some tool. `parallel` False: at most one call an answer."""
 
     mode: Literal["auto", "any", "none", "tool"] = "auto"
@@ -104,7 +104,7 @@ class ToolChoice(msgspec.Struct, frozen=True):
     parallel: bool = True
 
 
-class Thinking(msgspec.Struct, frozen=True):
+class Thinking(msgspec.Struct, frozen=True, gc=False):
     """Whether the model shall reason before it answers.
 
     `mode` "default" leaves it to the model. `budget`: tokens. `effort`: none/minimal/low/medium/high/xhigh/max.
@@ -117,7 +117,7 @@ class Thinking(msgspec.Struct, frozen=True):
     shown: bool = True
 
 
-class Sampling(msgspec.Struct, frozen=True):
+class Sampling(msgspec.Struct, frozen=True, gc=False):
     """None means: not asked for, the model's own generation config rules."""
 
     temperature: float | None = None

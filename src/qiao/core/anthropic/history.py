@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -10,11 +11,18 @@ from qiao.core.anthropic import wire
 from qiao.core.anthropic.blocks import parts_of
 from qiao.core.anthropic.tools import Toolbox
 from qiao.core.conversation import Document, Image, Part, Reasoning, Role, Text, ToolCall, ToolResult, Turn
-from qiao.core.fault import invalid
-from qiao.core.fields import shown
+from qiao.core.fault import Fault, invalid
+from qiao.core.fields import read, shown
 from qiao.core.head import without_billing_line
 
 MAX_MESSAGES: Final = 100_000
+
+_KNOWN_MESSAGES: Final = 2048
+_KNOWN_SIZE: Final = 8 * 1024
+"""A conversation comes again with every turn, a little longer: as many messages of at most so many bytes are not read
+anew. Longer ones are few, and cost little a byte."""
+
+_MESSAGE: msgspec.json.Decoder[wire.Message] = msgspec.json.Decoder(wire.Message)
 
 
 class History(msgspec.Struct, frozen=True):
@@ -41,35 +49,64 @@ def _system_text(block: wire.ContentBlock, path: str) -> str:
     return block.text or ""
 
 
-def history(messages: list[wire.Message], toolbox: Toolbox) -> History:
+def history(messages: list[msgspec.Raw], toolbox: Toolbox) -> History:
     """The turns in the order of the client. Additions and removals of tools are applied to `toolbox`."""
     if not messages:
         raise invalid("messages", "at least one message is required")
     if len(messages) > MAX_MESSAGES:
         raise invalid("messages", f"at most {MAX_MESSAGES} messages are allowed, got {len(messages)}")
-    last_user = max((index for index, message in enumerate(messages) if message.role == "user"), default=-1)
     turns: list[Turn] = []
+    expiring: list[Turn] = []
     effort: str | None = None
-    for index, message in enumerate(messages):
+    for index, raw in enumerate(messages):
+        known = _known(bytes(raw)) if len(raw) <= _KNOWN_SIZE else None
+        if known is not None:
+            role, spoken = known
+            if expiring and role == "user":
+                turns, expiring = _without(turns, expiring), []
+            turns += spoken
+            continue
         path = f"messages.{index}"
+        message = read(_MESSAGE, raw, path)
         match message.role:
             case "user":
+                turns, expiring = _without(turns, expiring), []
                 turns += _spoken_turns("user", _content(message, path), path, toolbox)
             case "assistant":
                 turns += _spoken_turns("assistant", _content(message, path), path, toolbox)
             case "system":
                 if message.output_config is not None and message.output_config.effort:
                     effort = message.output_config.effort
-                parts = _system_parts(message, path, toolbox)
-                has_expired = message.clear_at == "next_user_message" and index < last_user
-                if parts and not has_expired:
+                if parts := _system_parts(message, path, toolbox):
                     turns.append(Turn("system", parts))
+                    if message.clear_at == "next_user_message":
+                        expiring.append(turns[-1])
             case other:
                 problem = f"expected 'user', 'assistant' or 'system', got {shown(other)}"
                 raise invalid(f"{path}.role", problem)
     if not turns:
         raise invalid("messages", "at least one message with content is required")
     return History(tuple(turns), effort)
+
+
+@lru_cache(_KNOWN_MESSAGES)
+def _known(raw: bytes) -> tuple[Role, tuple[Turn, ...]] | None:
+    """Role and turns of a message that says nothing but its words; None for one that has to be read in its place."""
+    try:
+        message = _MESSAGE.decode(raw)
+        if message.role not in ("user", "assistant") or isinstance(message.content, msgspec.UnsetType):
+            return None
+        content = message.content or []
+        if not isinstance(content, str) and any(isinstance(block, wire.CompactionBlock) for block in content):
+            return None
+        role: Role = "user" if message.role == "user" else "assistant"
+        return role, tuple(_spoken_turns(role, content, "", Toolbox()))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Fault):
+        return None  # it is read again, where the error can name its place
+
+
+def _without(turns: list[Turn], expired: list[Turn]) -> list[Turn]:
+    return [turn for turn in turns if all(turn is not each for each in expired)] if expired else turns
 
 
 def _content(message: wire.Message, path: str) -> str | list[wire.ContentBlock]:

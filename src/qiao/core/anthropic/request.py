@@ -12,7 +12,7 @@ import msgspec
 
 from qiao.core.anthropic import options, wire
 from qiao.core.anthropic.history import history, system_texts
-from qiao.core.anthropic.tools import Toolbox, tool_choice
+from qiao.core.anthropic.tools import declared, tool_choice
 from qiao.core.body import EXTRAS, dropped_of, extras_of, fields_of, model_of, not_utf8, optional
 from qiao.core.conversation import Conversation, Sampling
 from qiao.core.fault import invalid
@@ -44,9 +44,8 @@ _BOOLEAN: msgspec.json.Decoder[bool] = msgspec.json.Decoder(bool)
 _NUMBER: msgspec.json.Decoder[float] = msgspec.json.Decoder(float)
 _INTEGER: msgspec.json.Decoder[int] = msgspec.json.Decoder(int)
 _COUNT: msgspec.json.Decoder[int] = msgspec.json.Decoder(wire.Count)
-_MESSAGES: msgspec.json.Decoder[list[wire.Message]] = msgspec.json.Decoder(list[wire.Message])
+_MESSAGES: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _SYSTEM: msgspec.json.Decoder[str | list[wire.ContentBlock]] = msgspec.json.Decoder(str | list[wire.ContentBlock])
-_TOOLS: msgspec.json.Decoder[list[wire.ToolDefinition]] = msgspec.json.Decoder(list[wire.ToolDefinition])
 _TOOL_CHOICE: msgspec.json.Decoder[wire.ToolChoice] = msgspec.json.Decoder(wire.ToolChoice)
 _THINKING: msgspec.json.Decoder[wire.Thinking] = msgspec.json.Decoder(wire.Thinking)
 _OUTPUT_CONFIG: msgspec.json.Decoder[wire.OutputConfig] = msgspec.json.Decoder(wire.OutputConfig)
@@ -85,8 +84,7 @@ def _conversation(fields: dict[str, msgspec.Raw], model: str, max_tokens: int | 
     messages = optional(fields, "messages", _MESSAGES)
     if messages is None:
         raise invalid("messages", "Field required")
-    toolbox = Toolbox()
-    toolbox.declare(optional(fields, "tools", _TOOLS) or [], "tools")
+    toolbox = declared(fields.get("tools"))
     past = history(messages, toolbox)
     tools = toolbox.offered()
     config = optional(fields, "output_config", _OUTPUT_CONFIG)

@@ -6,6 +6,7 @@ the client offers, after the additions and removals in the conversation.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -14,7 +15,7 @@ from qiao.core.anthropic import wire
 from qiao.core.anthropic.builtin_tools import builtin_tool
 from qiao.core.conversation import Tool, ToolChoice
 from qiao.core.fault import Fault, invalid
-from qiao.core.fields import shown
+from qiao.core.fields import read, shown
 from qiao.core.json_text import check_depth, is_null, object_text
 
 _CUSTOM: Final = "custom"
@@ -36,6 +37,13 @@ _NOT_HERE: Final = (
 """Beginnings of the type strings whose tools Anthropic's servers run, with what to answer."""
 
 
+_KNOWN_LISTS: Final = 16
+_KNOWN_SIZE: Final = 512 * 1024
+"""A conversation brings the same list with every turn: as many lists of at most so many bytes are not read anew."""
+
+_DEFINITIONS: msgspec.json.Decoder[list[wire.ToolDefinition]] = msgspec.json.Decoder(list[wire.ToolDefinition])
+
+
 class Toolbox:
     """The tools of one request: declared by `tools`, then changed by the blocks of system messages, in order.
 
@@ -47,6 +55,13 @@ class Toolbox:
         self._removed: set[str] = set()
         self._left_out: set[str] = set()
         self._loads_all = False
+
+    def copy(self) -> Toolbox:
+        """One that can be changed without changing this one."""
+        other = Toolbox()
+        other._tools, other._removed = self._tools.copy(), self._removed.copy()
+        other._left_out, other._loads_all = self._left_out.copy(), self._loads_all
+        return other
 
     def declare(self, definitions: list[wire.ToolDefinition], path: str) -> None:
         """Take over the request's list."""
@@ -110,6 +125,22 @@ class Toolbox:
             self._left_out.add(definition.name or kind)
             return None
         return _tool(definition, kind, path)
+
+
+def declared(raw: msgspec.Raw | None) -> Toolbox:
+    """The tools of a request's `tools`. Raises `Fault`."""
+    if raw is None or is_null(raw):
+        return Toolbox()
+    return _known(bytes(raw)).copy() if len(raw) <= _KNOWN_SIZE else _declared(bytes(raw))
+
+
+def _declared(raw: bytes) -> Toolbox:
+    toolbox = Toolbox()
+    toolbox.declare(read(_DEFINITIONS, msgspec.Raw(raw), "tools"), "tools")
+    return toolbox
+
+
+_known = lru_cache(_KNOWN_LISTS)(_declared)
 
 
 def _is_for_code_only(definition: wire.ToolDefinition) -> bool:

@@ -7,6 +7,7 @@ Equal turns give equal bytes, whatever follows them: the engine's prefix cache l
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, assert_never
 
 import msgspec
@@ -141,6 +142,12 @@ def function_tool(tool: Tool) -> FunctionTool:
     )
 
 
+@lru_cache(16)
+def _function_tools(tools: tuple[Tool, ...]) -> msgspec.Raw:
+    """The list of tools, which comes again with every turn of a conversation."""
+    return msgspec.Raw(_ENCODER.encode([function_tool(tool) for tool in tools]))
+
+
 def _body(conversation: Conversation, target: Target) -> dict[str, object]:
     """What the two routes share: model, messages, tools, and how the last turn is read."""
     if conversation.is_prefill and target.prefill == "none":
@@ -150,7 +157,7 @@ def _body(conversation: Conversation, target: Target) -> dict[str, object]:
         )
     body: dict[str, object] = {"model": target.model, "messages": messages(conversation, target)}
     if conversation.tools:
-        body["tools"] = [function_tool(tool) for tool in conversation.tools]
+        body["tools"] = _function_tools(conversation.tools)
     if conversation.is_prefill and target.prefill == "flags":
         body["continue_final_message"] = True
         body["add_generation_prompt"] = False

@@ -1,0 +1,94 @@
+"""What a conversation brings again is not read anew, and that changes nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from qiao.core.anthropic import history, request, tools
+from qiao.core.fault import Fault
+
+TOOLS = [{"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}]
+CALL = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"path": "a"}}
+MESSAGES: list[dict[str, Any]] = [
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": [{"type": "text", "text": "I look."}, CALL]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "text"}]},
+]
+
+
+def body(messages: list[Any], **fields: Any) -> bytes:
+    return json.dumps({"model": "m", "max_tokens": 5, "messages": messages, **fields}).encode()
+
+
+def forget() -> None:
+    history._known.cache_clear()
+    tools._known.cache_clear()
+
+
+def test_a_known_conversation_decodes_to_the_same() -> None:
+    forget()
+    first = request.decode(body(MESSAGES, tools=TOOLS))
+    again = request.decode(body([*MESSAGES, {"role": "assistant", "content": "done"}], tools=TOOLS))
+    assert again.turns[:-1] == first.turns
+    assert again.turns[1] is first.turns[1]
+    assert again.tools == first.tools
+    assert again.tools[0] is first.tools[0]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (1, {"role": "assistant", "content": [{"type": "nonsense"}]}),
+        (1, {"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}),
+        (2, {"role": "nobody", "content": "x"}),
+        (0, {"role": "user"}),
+        (0, "text"),
+    ],
+)
+def test_an_error_names_its_own_place_however_often_it_comes(place: int, message: Any) -> None:
+    forget()
+    for moved in (0, 0, 2):
+        messages = [*MESSAGES[:1] * moved, *MESSAGES[:place], message, *MESSAGES[place:]]
+        with pytest.raises(Fault, match=rf"^messages\.{place + moved}\b"):
+            request.decode(body(messages))
+
+
+def test_a_wrong_tool_is_wrong_every_time() -> None:
+    for _ in range(2):
+        with pytest.raises(Fault, match=r"^tools\.1\.name: Field required"):
+            request.decode(body(MESSAGES, tools=[*TOOLS, {"input_schema": {"type": "object"}}]))
+
+
+def test_changes_in_one_conversation_do_not_reach_another() -> None:
+    removal = {
+        "role": "system",
+        "content": [{"type": "tool_removal", "tool": {"type": "tool_reference", "name": "Read"}}],
+    }
+    assert request.decode(body(MESSAGES, tools=TOOLS)).tools
+    assert not request.decode(body([*MESSAGES, removal], tools=TOOLS)).tools
+    assert request.decode(body(MESSAGES, tools=TOOLS)).tools
+
+
+def test_words_that_expire_do_so_after_known_messages_too() -> None:
+    note = {"role": "system", "content": "only now", "clear_at": "next_user_message"}
+    for _ in range(2):
+        standing = request.decode(body([MESSAGES[0], note]))
+        assert [turn.role for turn in standing.turns] == ["user", "system"]
+        later = request.decode(body([MESSAGES[0], note, *MESSAGES[1:]]))
+        assert [turn.role for turn in later.turns] == ["user", "assistant", "user"]
+
+
+def test_what_is_kept_is_bounded() -> None:
+    forget()
+    long = {"role": "user", "content": "x" * history._KNOWN_SIZE}
+    request.decode(body([long]))
+    assert history._known.cache_info().currsize == 0
+    limit = history._known.cache_info().maxsize
+    assert limit is not None
+    assert limit * history._KNOWN_SIZE <= 16 * 2**20
+    lists = tools._known.cache_info().maxsize
+    assert lists is not None
+    assert lists * tools._KNOWN_SIZE <= 8 * 2**20
