@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from qiao.core.conversation import Image, Part, Reasoning, Role, Text, ToolCall, ToolResult, Turn
-from qiao.policies.history import NO_CONTENT, NO_OUTPUT, NO_RESULT, heal
+from qiao.core.conversation import Document, Image, Part, Reasoning, Role, Text, ToolCall, ToolResult, Turn
+from qiao.policies import history
+from qiao.policies.history import NO_CONTENT, NO_OUTPUT, NO_RESULT, heal, is_well
 from qiao.policies.prefix import SideText
 
 
@@ -222,3 +225,65 @@ def test_a_hostile_history_costs_linear_time() -> None:
     )
     after = healed(*given, side_text="result")
     assert sum(isinstance(part, ToolResult) for part in after[2].parts) == many
+
+
+_TEXTS = st.sampled_from(["a", "b", " ", ""]).map(Text)
+_CALLS = st.builds(ToolCall, st.sampled_from(["c1", "c2", ""]), st.just("Read"), st.sampled_from(["{}", "[]", "{"]))
+_RESULTS = st.builds(
+    ToolResult,
+    st.sampled_from(["c1", "c2"]),
+    st.lists(_TEXTS, max_size=2).map(tuple),
+    st.booleans(),
+)
+_ANY_PART = st.one_of(
+    _TEXTS, _CALLS, _RESULTS, st.just(Reasoning("why")), st.just(Image(url="http://x/")), st.just(Document("a/b", ""))
+)
+_ANY_TURN = st.builds(
+    Turn, st.sampled_from(["user", "assistant", "system"]), st.lists(_ANY_PART, max_size=3).map(tuple)
+)
+
+
+@st.composite
+def _nearly_sound(draw: st.DrawFn) -> tuple[Turn, ...]:
+    """A conversation as clients hold it, perhaps with one turn more, one less or another one."""
+    turns: list[Turn] = []
+    for number in range(draw(st.integers(1, 4))):
+        turns.append(Turn("user", (Text(f"question {number}"),)))
+        if draw(st.booleans()):
+            turns.append(Turn("system", (Text("note"),)))
+        for call in range(draw(st.integers(0, 2))):
+            ids = [f"c{number}.{call}.{each}" for each in range(draw(st.integers(1, 2)))]
+            turns.append(Turn("assistant", tuple(ToolCall(one, "Read", "{}") for one in ids)))
+            turns.append(Turn("user", tuple(ToolResult(one, (Text("text"),)) for one in ids)))
+        turns.append(Turn("assistant", (Reasoning("hm"), Text("answer"))))
+    place = draw(st.integers(0, len(turns)))
+    change = draw(st.sampled_from(["none", "insert", "remove", "replace"]))
+    if change in ("remove", "replace"):
+        del turns[place : place + 1]
+    if change in ("insert", "replace"):
+        turns.insert(place, draw(_ANY_TURN))
+    return tuple(turns)
+
+
+@given(turns=st.one_of(_nearly_sound(), st.lists(_ANY_TURN, max_size=5).map(tuple)))
+def test_what_looks_well_would_be_mended_into_itself(turns: tuple[Turn, ...]) -> None:
+    mended = history._mended(turns, "user")
+    assert heal(turns) == mended
+    if is_well(turns):
+        assert mended == (turns, ())
+
+
+def test_a_sound_history_looks_well_at_once() -> None:
+    call, result = ToolCall("c1", "Read", "{}"), ToolResult("c1", (Text("text"),))
+    turns = (
+        Turn("user", (Text("q"), Image(url="http://x/"))),
+        Turn("system", (Text("note"),)),
+        Turn("assistant", (Reasoning("hm"), Text("I look."), call)),
+        Turn("user", (result,)),
+        Turn("assistant", (Text("answer"),)),
+    )
+    assert is_well(turns)
+    assert is_well(turns[:-1])
+    assert not is_well(turns[:-2])
+    assert is_well(turns[1:])
+    assert not is_well(turns[2:])

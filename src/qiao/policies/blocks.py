@@ -47,10 +47,12 @@ def documents_needed(conversation: Conversation) -> tuple[Document, ...]:
     found: dict[str, Document] = {}
     for turn in conversation.turns:
         for part in turn.parts:
-            inner = part.parts if isinstance(part, ToolResult) else (part,)
-            for candidate in inner:
-                if isinstance(candidate, Document):
-                    found.setdefault(document_key(candidate), candidate)
+            if type(part) is ToolResult:
+                for inner in part.parts:
+                    if type(inner) is Document:
+                        found.setdefault(document_key(inner), inner)
+            elif type(part) is Document:
+                found.setdefault(document_key(part), part)
     return tuple(found.values())
 
 

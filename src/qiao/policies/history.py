@@ -89,6 +89,71 @@ def heal(turns: Turns, side_text: SideText = "user") -> tuple[Turns, tuple[str, 
 
     `side_text`: where words go that stand beside results in one turn, see `prefix.divide_side_text`.
     """
+    return (turns, ()) if is_well(turns) else _mended(turns, side_text)
+
+
+def is_well(turns: Turns) -> bool:
+    """Whether nothing is to be mended, as in nearly every history: looked at once, before anything is taken apart.
+
+    False: it may need mending. A turn that only a closer look can judge counts as such.
+    """
+    ids: set[str] = set()
+    waiting: list[str] = []
+    previous: Role = "assistant"
+    for turn in turns:
+        role = turn.role
+        if not turn.parts or role == previous:
+            return False
+        if waiting:
+            if role != "user" or not _answers(turn.parts, waiting):
+                return False
+            waiting = []
+        elif role == "assistant":
+            if not _is_answer(turn.parts, ids, waiting):
+                return False
+        elif not all(_is_said_by(role, part) for part in turn.parts):
+            return False
+        previous = role
+    return bool(turns) and not waiting
+
+
+def _is_answer(parts: tuple[Part, ...], ids: set[str], calls: list[str]) -> bool:
+    """Whether an assistant turn is as it should be. Its ids are added to `ids` and `calls`."""
+    says_something = False
+    for part in parts:
+        kind = type(part)
+        if kind is ToolCall:
+            if not part.id or part.id in ids or _object(part.arguments) is not part.arguments:  # type: ignore[union-attr]
+                return False
+            ids.add(part.id)  # type: ignore[union-attr]
+            calls.append(part.id)  # type: ignore[union-attr]
+        elif (kind is not Text and kind is not Reasoning) or _is_blank(part.text):  # type: ignore[union-attr]
+            return False
+        says_something = says_something or kind is not Reasoning
+    return says_something
+
+
+def _answers(parts: tuple[Part, ...], calls: list[str]) -> bool:
+    """Whether these are the results of `calls` in order, and nothing else."""
+    if len(parts) != len(calls):
+        return False
+    for part, call_id in zip(parts, calls, strict=True):
+        if type(part) is not ToolResult or part.call_id != call_id or part.is_error or not part.parts:
+            return False
+        if any(type(inner) is Text and _is_blank(inner.text) for inner in part.parts):
+            return False
+    return True
+
+
+def _is_said_by(role: Role, part: Part) -> bool:
+    """Whether `part` may stand as it is in a turn of `role` (user, system) that answers no call."""
+    kind = type(part)
+    if kind is Text:
+        return not _is_blank(part.text)  # type: ignore[union-attr]
+    return role == "user" and (kind is Image or kind is Document)
+
+
+def _mended(turns: Turns, side_text: SideText) -> tuple[Turns, tuple[str, ...]]:
     ids = _Ids()
     counts = _Counts()
     exchanges = _exchanges(turns)

@@ -96,12 +96,12 @@ def prepare(
     _, target = mend(conversation, target or _OTHER_PROTOCOL, quirks)
     resend = sampling.decide_resend(switches.reasoning, profile, target)
     turns, applied = context.apply_edits(conversation, input_tokens)
-    turns = _readable(turns, conversation, profile, documents, quirks, resend, notes)
-    turns = _placed(turns, profile, quirks, switches, notes)
-    listed, choice, said = tools.offer(conversation, arrived_names(tool_history))
-    notes += said
+    present = blocks.kinds(turns)  # once: a step with nothing to do is not walked through
+    turns = _readable(turns, present, conversation, profile, documents, quirks, resend, notes)
+    turns = _placed(turns, present, profile, quirks, switches, notes)
+    listed, choice, offered = tools.offer(conversation, arrived_names(tool_history))
     schema, head, said = sampling.settle_schema(conversation, has_tools=bool(listed))
-    notes += said
+    notes += [*offered, *said]
     max_tokens, said = context.clamp_max_tokens(conversation.max_tokens, window, profile.max_output)
     notes += said
     stops, scan_stops = sampling.divide_stops(conversation.stop, target)
@@ -164,6 +164,7 @@ def _reading(
 
 def _readable(
     turns: blocks.Turns,
+    present: set[type],
     conversation: Conversation,
     profile: Profile,
     documents: Mapping[str, str],
@@ -171,8 +172,7 @@ def _readable(
     resend: Resend,
     notes: list[str],
 ) -> blocks.Turns:
-    """Only blocks that this model can read."""
-    present = blocks.kinds(turns)
+    """Only blocks that this model can read. `present`: the kinds that occur."""
     if Document in present:
         turns, said = blocks.place_documents(turns, documents)
         notes += said
@@ -189,7 +189,7 @@ def _readable(
 
 
 def _placed(
-    turns: blocks.Turns, profile: Profile, quirks: Quirks, switches: Switches, notes: list[str]
+    turns: blocks.Turns, present: set[type], profile: Profile, quirks: Quirks, switches: Switches, notes: list[str]
 ) -> blocks.Turns:
     """Every turn where the template takes it. Pairs come first: what is folded or moved hangs on them."""
     turns, said = history.heal(turns, switches.side_text)
@@ -197,7 +197,7 @@ def _placed(
     if not profile.system_in_place or quirks.fold_system:
         turns, said = prefix.fold_system(turns)
         notes += said
-    if Image in blocks.kinds(turns):
+    if Image in present:
         turns, said = blocks.lift_images(turns)
         notes += said
     return turns

@@ -81,6 +81,9 @@ class Quirks(msgspec.Struct, frozen=True):
         return tuple(found)
 
 
+_NONE = Quirks()
+
+
 class Remedy(msgspec.Struct, frozen=True):
     """One refusal that can be mended.
 
@@ -128,6 +131,8 @@ def mend(conversation: Conversation, target: Target, quirks: Quirks) -> tuple[Co
 
     `fold_system` and `no_images` are not applied here: what becomes of turns `qiao.policies.prepare` decides.
     """
+    if quirks == _NONE:
+        return conversation, target
     return _mend_conversation(conversation, quirks), _mend_target(target, quirks)
 
 
