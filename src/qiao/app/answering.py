@@ -125,7 +125,7 @@ class _Work:
                 self._opening = asyncio.create_task(self._open())
                 await asyncio.shield(self._opening)
             if self._conversation.stream:
-                await line.begin()
+                line.begin()
                 await self._pass_on()
                 return await line.end()
             whole = await self._read_whole()
@@ -295,7 +295,7 @@ async def _follow(
                 continue
             out = b"".join(running.pieces[place:])
             place = len(running.pieces)
-            await line.begin()
+            line.begin()
             line.say(out)
             await line.drain()
         if running.whole is not None:

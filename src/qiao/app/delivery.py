@@ -12,10 +12,13 @@ error for an answer: the official SDKs raise a connection error (Python's asks a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 
 import msgspec
 from aiohttp import web
+
+from qiao.app.response import GrowingResponse
 
 # Bytes that may wait for a slow client before the engine has to wait as well.
 _MAX_UNSENT = 64 * 1024
@@ -33,8 +36,7 @@ class Patience(msgspec.Struct, frozen=True):
 class Delivery:
     """One answer on its way to one client.
 
-    It is written where it comes in, past the server library's own coroutines: on every piece a person waits, and a
-    task switch costs more than the translation.
+    It is written where it comes in: a task switch would cost more than the translation.
 
     * `headers()`: the answer's headers as they are known when it is begun. `filler`: what is said in silence.
     * `heard`, `said`: when the engine and the gateway said something last; whoever reads the engine sets `heard`.
@@ -56,11 +58,8 @@ class Delivery:
         self._headers = headers
         self._filler = filler
         self._patience = patience
-        self._response: web.StreamResponse | None = None
-        self._transport: asyncio.Transport | None = None
-        self._is_chunked = False
+        self._response: GrowingResponse | None = None
         self._has_client = True
-        self._early: asyncio.Task[None] | None = None
         self._arm(patience.begin)
 
     @property
@@ -71,18 +70,13 @@ class Delivery:
     @property
     def has_room(self) -> bool:
         """Whether the client takes what it is sent."""
-        return self._transport is None or self._transport.get_write_buffer_size() < _MAX_UNSENT
+        return self._response is None or not self._has_client or self._response.unsent < _MAX_UNSENT
 
-    async def begin(self) -> web.StreamResponse:
+    def begin(self) -> GrowingResponse:
         """The response, its head sent. Raises ConnectionError. Safe to call at any time."""
         if self._response is None:
-            self._response = response = web.StreamResponse(headers=self._headers())
-            # Nothing in there waits for anything: nobody can write before it is done.
-            await response.prepare(self._request)
-            self._transport = self._request.transport
-            if self._transport is None:
-                raise ConnectionResetError("the client is gone")
-            self._is_chunked = "Transfer-Encoding" in response.headers
+            self._response = GrowingResponse(self._request)
+            self._response.open(self._headers())
         return self._response
 
     def say(self, out: bytes) -> None:
@@ -101,28 +95,24 @@ class Delivery:
     async def end(self) -> web.StreamResponse:
         """The answer's end."""
         self.rest()
-        response = await self.begin()
+        response = self.begin()
         await response.write_eof()
         return response
 
     async def break_off(self) -> web.StreamResponse:
         """Close the connection before the answer's end, so that it cannot be taken for a whole one."""
         self.rest()
-        response = await self.begin()
-        if self._transport is not None:
-            self._transport.close()
+        response = self.begin()
+        response.break_off()
         return response
 
     def rest(self) -> None:
         """No more fillers. Safe to call at any time."""
         self._timer.cancel()
-        if self._early is not None:
-            self._early.cancel()
 
     def lose_client(self) -> None:
         """The client is gone, but the engine works on for others: only its silence counts from now on."""
         self._has_client = False
-        self._transport = None
         self._look()
 
     def trust_engine(self) -> None:
@@ -130,9 +120,8 @@ class Delivery:
         self._patience = msgspec.structs.replace(self._patience, limit=float("inf"))
 
     def _write(self, out: bytes) -> None:
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            transport.write(b"%x\r\n%b\r\n" % (len(out), out) if self._is_chunked else out)
+        if self._response is not None and self._has_client:
+            self._response.send(out)
 
     def _arm(self, wait: float) -> None:
         silence = self.heard + self._patience.limit - self.time()
@@ -153,15 +142,7 @@ class Delivery:
         if wait <= 0:
             self.said = now
             wait = patience.interval
-            if self.has_begun:
-                self._write(self._filler)
-            else:
-                self._early = asyncio.create_task(self._begin_early())
+            # A client that is gone: whoever reads the engine is told by the server.
+            with contextlib.suppress(ConnectionError):
+                self.begin().send(self._filler)
         self._arm(wait)
-
-    async def _begin_early(self) -> None:
-        try:
-            await self.begin()
-        except ConnectionError:
-            return  # the client is gone, which whoever reads the engine is told by the server
-        self._write(self._filler)

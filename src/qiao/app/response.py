@@ -1,0 +1,86 @@
+"""An answer of unknown length as the server library sees it, written by hand: a person waits on every piece.
+
+The library's own response builds its head from a dictionary of headers and writes through coroutines: before the first
+token of an agent's request that costs more than reading the 70 KB that were asked (docs/performance.md). Only what the
+library says in public is used: a response's `prepare`, `prepared`, `keep_alive` and `write_eof`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from functools import lru_cache
+
+from aiohttp import HttpVersion11, web
+
+
+@lru_cache(2)
+def _date(seconds: int) -> str:
+    return f"Date: {formatdate(seconds, usegmt=True)}\r\n"
+
+
+class GrowingResponse(web.StreamResponse):
+    """The answer to `request`, status 200. `open` sends the head, `send` the rest, `write_eof` the end."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        super().__init__()
+        self._request = request
+        self._transport: asyncio.Transport | None = None
+        # HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
+        self._is_framed = request.version >= HttpVersion11
+        self._is_ended = False
+
+    @property
+    def prepared(self) -> bool:
+        return self._transport is not None
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return self._is_framed and self._request.keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing: the head was sent by `open`."""
+
+    def open(self, headers: Mapping[str, str]) -> None:
+        """Send the head. Raises ConnectionError if the client is gone."""
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError("the client is gone")
+        lines = ["HTTP/1.1 200 OK\r\n", _date(int(time.time()))]
+        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+        if self._is_framed:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        if not self.keep_alive:
+            lines.append("Connection: close\r\n")
+        head = "".join((*lines, "\r\n")).encode("ascii")
+        self._transport = transport
+        transport.write(head)
+        # By this the library knows that it is too late for an error of its own.
+        self._request.writer.output_size += len(head)
+
+    def send(self, data: bytes) -> None:
+        """Send `data` now. A client that has gone is not told: its request is being cancelled."""
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_framed else data)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def break_off(self) -> None:
+        """Close the connection before the answer's end, so that it cannot be taken for a whole one."""
+        self._is_ended = True
+        if self._transport is not None:
+            self._transport.close()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the end, once; the library asks for it again."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        self.send(data)
+        if self._is_framed and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"0\r\n\r\n")
