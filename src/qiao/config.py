@@ -87,6 +87,14 @@ class Upstream(msgspec.Struct, frozen=True):
     silence_timeout: Annotated[
         float, About("silence after which the upstream counts as dead", kind="seconds", minimum=1)
     ] = 1800.0
+    queue_limit: Annotated[
+        int | None,
+        About(
+            "requests that may wait in the engine before clients are told to come back (default: any number)",
+            flag="--queue-limit",
+            minimum=1,
+        ),
+    ] = None
     cache_salt: Annotated[
         Secret | None,
         About(

@@ -62,6 +62,10 @@ class BrokenAnswer:
 class BrokenUpstream:
     address = "http://127.0.0.1:1/v1"
     quirks = Quirks()
+    waiting = None
+
+    def admit(self) -> None:
+        pass
 
     def __init__(self) -> None:
         self.answers: list[BrokenAnswer] = []

@@ -80,11 +80,13 @@ RECORD = web.RequestKey("record", Recorded)
 
 @dataclass
 class FakeEngine:
-    """The server's state: what it serves and what it was asked. `key`: the API key it demands."""
+    """The server's state: what it serves and what it was asked. `key`: the API key it demands. `waiting`: what its
+    metrics say of its queue."""
 
     models: Mapping[str, Behaviour] = field(default_factory=lambda: dict(MODELS))
     key: str | None = None
     healthy: bool = True
+    waiting: int = 0
     requests: list[Recorded] = field(default_factory=list)
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     _cache: PrefixCache = field(default_factory=PrefixCache)
@@ -346,7 +348,7 @@ class FakeEngine:
         self._vllm_only()
         running = sum(1 for request in self.chats if request.finished_at is None)
         lines = ["# TYPE vllm:num_requests_running gauge", f"vllm:num_requests_running {running}.0"]
-        lines += ["# TYPE vllm:num_requests_waiting gauge", "vllm:num_requests_waiting 0.0", ""]
+        lines += ["# TYPE vllm:num_requests_waiting gauge", f"vllm:num_requests_waiting {self.waiting}.0", ""]
         return web.Response(text="\n".join(lines))
 
     async def _requests(self, http: web.Request) -> web.Response:

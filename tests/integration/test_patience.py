@@ -330,3 +330,48 @@ def test_joined_requests_are_counted_once(stage: Stage) -> None:
 def _metric(stage: Stage, name: str) -> float:
     text = ask(stage.url, "GET", "/metrics").body.decode()
     return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name)), 0.0)
+
+
+# -- a queue ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_queue_is_told_before_prefill(stages: Stages) -> None:
+    stage = stages(MODEL, "--queue-limit", "2", apart="queue")
+    assert post(stage, asked("yes")).status == 200
+    stage.engine.waiting = 5
+    limit = time.monotonic() + 10
+    while (reply := post(stage, asked("yes"))).status == 200:
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    assert reply.status == 529
+    assert reply.json["error"]["type"] == "overloaded_error"
+    assert 1 <= int(reply.headers["retry-after"]) <= 10
+    before = len(stage.engine.chats)
+    assert post(stage, {**asked("yes"), "stream": True}).status == 529
+    assert len(stage.engine.chats) == before
+    assert ask(stage.url, "GET", "/readyz").json["waiting"] == 5
+    stage.engine.waiting = 0
+    while post(stage, asked("yes")).status != 200:
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+def test_side_requests_come_after_the_conversation(stage: Stage) -> None:
+    tool = {"name": "t", "input_schema": {"type": "object"}}
+    headers = {SESSION: "s1"}
+    for fields, priority in (({}, 1), ({"tools": [tool]}, None), ({"thinking": {"type": "adaptive"}}, None)):
+        assert post(stage, asked("yes", **fields), **headers).status == 200
+        assert stage.engine.chats[-1].body.get("priority") == priority
+    assert post(stage, asked("yes")).status == 200
+    assert "priority" not in stage.engine.chats[-1].body
+
+
+def test_an_engine_without_priorities_is_asked_without(stages: Stages) -> None:
+    stage = stages(apart="priority")
+    stage.refusals = True
+    refused = refusal(400, "Got priority 1 but Priority scheduling is not enabled.")
+    body = asked(Step(attempts=(refused, step("yes"))))
+    reply = post(stage, body, **{SESSION: "s1"})
+    assert (reply.status, reply.headers["x-qiao-healed"]) == (200, "priority")
+    assert "priority" not in stage.engine.chats[-1].body
+    assert "x-qiao-healed" not in post(stage, asked("yes"), **{SESSION: "s1"}).headers

@@ -39,7 +39,7 @@ FULL = Conversation(
     thinking=Thinking("on", budget=4000, effort="high"),
     sampling=Sampling(temperature=1.0, top_p=0.0, top_k=5),
     output_schema="{}",
-    extras={"min_p": msgspec.Raw(b"0.1"), "seed": msgspec.Raw(b"1")},
+    extras={"min_p": msgspec.Raw(b"0.1"), "seed": msgspec.Raw(b"1"), "priority": msgspec.Raw(b"1")},
 )
 
 
@@ -177,7 +177,7 @@ def test_the_mended_request() -> None:
     assert mended.thinking == Thinking("on", effort="high")
     assert mended.sampling == Sampling(temperature=1.0, top_k=5)
     assert mended.output_schema is None
-    assert list(mended.extras) == ["seed"]
+    assert list(mended.extras) == ["seed", "priority"]
     assert mended.turns == FULL.turns
 
 

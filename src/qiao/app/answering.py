@@ -21,6 +21,7 @@ from qiao.core.exchange import Exchange, Limits, StreamEncoder
 from qiao.core.fault import Fault
 from qiao.core.fold import Answer as Folded
 from qiao.policies.prepare import Prepared
+from qiao.policies.rank import is_side
 from qiao.upstream.base import Answer, Served
 from qiao.upstream.errors import explained
 
@@ -159,7 +160,14 @@ class _Work:
                 if shared is not None:
                     shared.upstream_model = served.id
                 tenant = gateway.tenant(self._request_headers)
-                prepare = await gateway.preparation(conversation, served, profile, tenant=tenant)
+                prepare = await gateway.preparation(
+                    conversation,
+                    served,
+                    profile,
+                    tenant=tenant,
+                    is_side=is_side(conversation, self._request_headers),
+                )
+                gateway.upstream.admit()
 
                 def begin(answer: Answer) -> None:
                     self._reply = self._manner.reply_to(conversation, answer, context)

@@ -24,6 +24,7 @@ from qiao.policies.blocks import document_key, documents_needed
 from qiao.policies.models import Names, resolve
 from qiao.policies.prepare import Prepared, Switches, prepare
 from qiao.policies.quirks import Quirks
+from qiao.policies.rank import ranked
 from qiao.profiles import Profile, find
 from qiao.upstream.base import Preparation, Served, Upstream, UpstreamFacts
 from qiao.upstream.probe import Findings
@@ -176,13 +177,22 @@ class Gateway:
         return by_root if by_root is not None and by_root.family != "unknown" else find(served.id)
 
     async def preparation(
-        self, conversation: Conversation, served: Served, profile: Profile, *, tenant: str, is_asked: bool = True
+        self,
+        conversation: Conversation,
+        served: Served,
+        profile: Profile,
+        *,
+        tenant: str,
+        is_asked: bool = True,
+        is_side: bool = False,
     ) -> Preparation:
         """How this conversation is made ready for that model, whatever quirks the upstream turns out to have.
 
-        `is_asked` False: it is only to be counted.
+        `is_asked` False: it is only to be counted. `is_side`: it may be served after others.
         """
         tool_history = self.conversations.tools(tenant, conversation, is_asked=is_asked)
+        if is_side:
+            conversation = ranked(conversation)
         if self._cache_salt is not None:
             conversation = salted(conversation, tenant, self._cache_salt)
         documents = {

@@ -41,6 +41,7 @@ async def readyz(request: web.BaseRequest, gateway: Gateway, context: Context) -
         "version": facts.version,
         "models": models,
         "tools": await _tools(gateway, facts),
+        "waiting": gateway.upstream.waiting,
         "quirks": list(gateway.upstream.quirks.names()),
     }
     return _json(found)

@@ -54,6 +54,7 @@ def configured_upstream(config: Config) -> OpenAIUpstream:
         flavor=None if config.upstream.flavor == "auto" else config.upstream.flavor,
         model=config.models.main,
         connect_timeout=config.upstream.connect_timeout,
+        queue_limit=config.upstream.queue_limit,
         on_overflow=config.context.on_overflow,
     )
 

@@ -122,6 +122,7 @@ def features(conversation: Conversation) -> frozenset[str]:
         "thinking_budget": conversation.thinking.budget is not None,
         "prefill": conversation.is_prefill,
         "response_format": conversation.output_schema is not None,
+        "priority": "priority" in conversation.extras,
     }
     return frozenset(name for name, is_used in used.items() if is_used)
 

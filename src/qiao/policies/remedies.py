@@ -252,6 +252,13 @@ TABLE: tuple[Remedy, ...] = (
         lasting=False,
     ),
     Remedy(
+        "priority",
+        (r"Got (?P<value>priority) .{0,20}but priority scheduling is not enabled", r"(?P<value>priority) is disabled"),
+        "unknown_fields",
+        "the engine has no --scheduling-policy priority and refuses the field; side requests wait in line like others",
+        needs="priority",
+    ),
+    Remedy(
         "sampling_value",
         (r"(?<![\w.])(?P<value>temperature|top_p|top_k|min_p|presence_penalty|frequency_penalty) must be\b",),
         "unknown_fields",

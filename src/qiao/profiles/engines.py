@@ -105,6 +105,8 @@ def _vllm(version: tuple[int, ...] | None, model: str, profile: Profile) -> Targ
         effort_values=_template_efforts(profile, ALL_EFFORTS if knows_all else THREE_EFFORTS),
         reasoning_field="reasoning_content" if is_old else "reasoning",
         cache_salt=True,
+        # Without --scheduling-policy priority 0.32 does not heed it (read, measured); the refusal of others is healed.
+        priority=True,
     )
 
 

@@ -111,6 +111,15 @@ class Upstream(Protocol):
         """What it serves; remembered. `fresh` asks again (at most every few seconds)."""
         ...
 
+    def admit(self) -> None:
+        """One more request is about to be opened. Raises `Fault` (overloaded) where too many wait in the engine."""
+        ...
+
+    @property
+    def waiting(self) -> int | None:
+        """Requests that wait in the engine, None where that is not known or nobody limits it."""
+        ...
+
     async def open(
         self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
     ) -> Answer:

@@ -136,6 +136,13 @@ class LlamaCppUpstream:
     async def close(self) -> None:
         await self._client.close()
 
+    @property
+    def waiting(self) -> int | None:
+        return None  # it serves the one who started it
+
+    def admit(self) -> None:
+        pass
+
     async def facts(self, *, fresh: bool = False) -> UpstreamFacts:
         """The model and its window. `fresh`: the engine is asked again."""
         if self._facts is None or fresh:

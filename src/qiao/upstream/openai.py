@@ -38,6 +38,7 @@ from qiao.upstream.counting import Counter, estimate
 from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
 from qiao.upstream.fitting import Fit, Fitter, OnOverflow
 from qiao.upstream.http import Response, Sink
+from qiao.upstream.load import Load
 from qiao.upstream.probe import Findings, probe
 
 _MAX_HEALINGS = 2
@@ -123,7 +124,7 @@ class OpenAIUpstream:
 
     `root`: its address without `/v1`. `flavor` None: found out. `model`: taken as served even if the engine does not
     list its models. `on_heal(remedy)` is told of every healing. `on_overflow`: what becomes of a conversation that
-    does not fit the window.
+    does not fit the window. `queue_limit`: requests that may wait in the engine, see `Load`.
     """
 
     def __init__(
@@ -137,10 +138,12 @@ class OpenAIUpstream:
         connect_timeout: float = 10.0,
         on_heal: Callable[[Remedy], None] | None = None,
         on_overflow: OnOverflow = "refuse",
+        queue_limit: int | None = None,
     ) -> None:
         self.address = root.rstrip("/") + prefix
         self.quirks = Quirks()
         self._client = Client(root, api_key=api_key, connect_timeout=connect_timeout)
+        self._load = Load(self._client, queue_limit) if queue_limit is not None else None
         self._secrets = (api_key,) if api_key else ()
         self._prefix = prefix
         self._flavor = flavor
@@ -155,7 +158,17 @@ class OpenAIUpstream:
         self._probe_lock = asyncio.Lock()
 
     async def close(self) -> None:
+        if self._load is not None:
+            await self._load.close()
         await self._client.close()
+
+    @property
+    def waiting(self) -> int | None:
+        return self._load.waiting if self._load is not None else None
+
+    def admit(self) -> None:
+        if self._load is not None:
+            self._load.admit()
 
     # -- facts ----------------------------------------------------------------------------------------------------
 

@@ -313,6 +313,8 @@ def _add_extras(body: dict[str, object], conversation: Conversation, target: Tar
 def _takes(target: Target, option: str) -> bool:
     if option == "cache_salt" and not target.cache_salt:
         return False
+    if option == "priority" and not target.priority:
+        return False
     return target.extras is None or option in target.extras
 
 

@@ -25,6 +25,7 @@ class Target(msgspec.Struct, frozen=True):
     * `reasoning_field`: under which name earlier reasoning is sent back; None: it is not sent.
     * `prefill`: how an assistant turn at the end is continued: by flags (vLLM, SGLang), by itself (llama.cpp), not.
     * `cache_salt`: it keeps prompts with another `cache_salt` apart in its prefix cache (vLLM, SGLang).
+    * `priority`: it takes a `priority`, also where it does not heed it (vLLM).
     * `extras`: names of engine options that may be passed through; None: all.
     """
 
@@ -40,4 +41,5 @@ class Target(msgspec.Struct, frozen=True):
     reasoning_field: Literal["reasoning", "reasoning_content"] | None = "reasoning"
     prefill: Literal["flags", "implicit", "none"] = "flags"
     cache_salt: bool = False
+    priority: bool = False
     extras: frozenset[str] | None = None
