@@ -11,7 +11,8 @@ from qiao.clients.claude_launch import final_arguments, plan
 from qiao.clients.claude_settings import Conflict, conflicts, settings_files
 from tests.clients.connections import connection
 
-NO_AUTO_MODE = {"permissions": {"disableAutoMode": "disable"}}
+DENIED = {"permissions": {"deny": ["WebSearch"]}}
+OURS = {"permissions": {"deny": ["WebSearch"], "disableAutoMode": "disable"}}
 
 
 def settings(folder: Path, **environment: object) -> Path:
@@ -58,14 +59,16 @@ def test_a_plain_run(tmp_path: Path) -> None:
     assert launch.notices == ()
     arguments = final_arguments(launch, tmp_path)
     assert arguments[0] == "--settings"
-    assert json.loads(arguments[1]) == NO_AUTO_MODE
+    assert json.loads(arguments[1]) == OURS
     assert arguments[2:] == ("-p", "hi")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_users_own_choices_are_left_alone(tmp_path: Path) -> None:
-    for own in (["--permission-mode", "plan"], ["--dangerously-skip-permissions", "-p", "x"], ["--settings", "{}"]):
-        assert final_arguments(plan(connection(), own, {}, []), tmp_path) == tuple(own)
+    assert final_arguments(plan(connection(), ["--settings", "{}"], {}, []), tmp_path) == ("--settings", "{}")
+    for own in (["--permission-mode", "plan"], ["--dangerously-skip-permissions", "-p", "x"]):
+        arguments = final_arguments(plan(connection(), own, {}, []), tmp_path)
+        assert (json.loads(arguments[1]), arguments[2:]) == (DENIED, tuple(own))
 
 
 def test_claude_codes_own_commands_are_untouched(tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ def test_settings_that_contradict_are_overruled(tmp_path: Path) -> None:
     path = settings(tmp_path, ANTHROPIC_BASE_URL="http://old", CLAUDE_CODE_USE_BEDROCK="1")
     launch = plan(connection(window=8192), ["-p", "hi"], {}, [path])
     assert launch.settings == {
-        **NO_AUTO_MODE,
+        **OURS,
         "env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:4000", "CLAUDE_CODE_USE_BEDROCK": ""},
     }
     assert launch.arguments == ("--bare", "-p", "hi")

@@ -17,7 +17,11 @@ from qiao.clients.claude_code import Variable
 
 # Auto mode asks a checker on Anthropic's servers about each command. Behind a gateway it is not there, and the terminal
 # shows a page of warnings at the first command instead of asking whether it may run.
-NO_AUTO_MODE: dict[str, Any] = {"permissions": {"disableAutoMode": "disable"}}
+NO_AUTO_MODE = {"disableAutoMode": "disable"}
+
+
+ONLY_ANTHROPIC_RUNS = ("WebSearch",)
+"""Tools of Claude Code that need Anthropic's servers. Denied, they are not offered: a call could only fail."""
 
 
 class Conflict(msgspec.Struct, frozen=True):
@@ -47,9 +51,10 @@ def conflicts(files: Sequence[Path], wanted: Sequence[Variable]) -> list[Conflic
 
 
 def overriding(found: Sequence[Conflict], wanted: Sequence[Variable], *, own_mode: bool) -> dict[str, Any]:
-    """The content for `--settings`; empty where nothing is to be said."""
+    """The content for `--settings`."""
     values = {variable.name: variable.value or "" for variable in wanted}
-    content: dict[str, Any] = {} if own_mode else dict(NO_AUTO_MODE)
+    permissions: dict[str, Any] = {"deny": [*ONLY_ANTHROPIC_RUNS]}
+    content = {"permissions": permissions if own_mode else permissions | NO_AUTO_MODE}
     if found:
         content["env"] = {conflict.name: values[conflict.name] for conflict in found}
     return content
