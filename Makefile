@@ -74,7 +74,7 @@ live: $(STAMPS)/test $(STAMPS)/live $(STAMPS)/litellm ## the live suites (a real
 	@$(TEST_VENV)/bin/python -m pytest -m live
 
 # No stamp where vLLM cannot be had: the reason was printed, the tests are skipped with it, and the next run tries again.
-$(STAMPS)/live: requirements/live.txt requirements/live-torch.txt tests/live/vllm/install.py tests/live/vllm/engine/make_model.py tests/live/vllm/engine/template.jinja
+$(STAMPS)/live: requirements/live.txt requirements/live-torch.txt requirements/live-older.txt tests/live/vllm/install.py tests/live/vllm/engine/make_model.py tests/live/vllm/engine/template.jinja
 	@$(PYTHON) tests/live/vllm/install.py $(LIVE_VENV)
 	@test -e $(LIVE_VENV)/ABSENT || { mkdir -p $(STAMPS) && touch $@; }
 
@@ -120,4 +120,4 @@ $(STAMPS)/lock-tool:
 	@mkdir -p $(STAMPS) && touch $@
 
 clean: ## remove what make created
-	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(LIVE_VENV) $(LITELLM_VENV) $(FUZZ_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(LIVE_VENV) .vllm-* $(LITELLM_VENV) $(FUZZ_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

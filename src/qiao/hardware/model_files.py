@@ -8,11 +8,10 @@ import msgspec
 
 from qiao.errors import ConfigurationError
 from qiao.planner.config_reader import read_config
-from qiao.planner.gguf import HeaderCutError, read_gguf
+from qiao.planner.gguf import read_gguf
 from qiao.planner.model import ModelFacts
 
 _CONFIG, _INDEX, _TOKENIZER = "config.json", "model.safetensors.index.json", "tokenizer_config.json"
-_FIRST_READ, _MOST_READ = 2 * 2**20, 128 * 2**20
 
 
 def is_local(name: str) -> bool:
@@ -56,17 +55,5 @@ def _folder(folder: Path) -> ModelFacts:
 
 
 def _gguf(path: Path) -> ModelFacts:
-    size = path.stat().st_size
-    wanted = _FIRST_READ
     with path.open("rb") as stream:
-        while True:
-            stream.seek(0)
-            data = stream.read(wanted)
-            try:
-                return read_gguf(data, size, str(path.resolve()))
-            except HeaderCutError:
-                if len(data) < wanted or wanted >= _MOST_READ:
-                    raise ConfigurationError(
-                        f"{path} ends within its header.", hint="A download that was cut has to be repeated."
-                    ) from None
-                wanted *= 4
+        return read_gguf(stream, path.stat().st_size, str(path.resolve()))

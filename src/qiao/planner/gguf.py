@@ -1,103 +1,126 @@
-"""The header of a GGUF file to ModelFacts. Pure: takes the file's first bytes and its size.
+"""The head of a GGUF file: its entries with their places, and ModelFacts from them. Pure: takes an open file.
 
-Format: magic, version 3, counts, then key-value pairs of known types (github.com/ggml-org/ggml, docs/gguf.md). The
-tensors themselves are not read; all that is not header is weights.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little endian. The tensors
+themselves are not read; all that is not head is weights.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, BinaryIO
+
+import msgspec
 
 from qiao.errors import ConfigurationError
 from qiao.planner.model import Attention, Experts, LinearAttention, ModelFacts
 from qiao.planner.quantisation import Quantisation
 
-MAGIC = b"GGUF"
-_STRING, _ARRAY = 8, 9
-_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-# Arrays are the vocabulary, mostly; only how long they are is of interest.
+UINT32 = 4
+_MAGIC = b"GGUF"
+_UINT64, _STRING, _ARRAY = 10, 8, 9
+_FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_LONGEST_KEY = 65_535
+_MOST_ENTRIES = 100_000
+_LONGEST_STRING = 64 * 2**20
+# Long arrays are the vocabulary; only how long they are is of interest.
 _KEPT_ITEMS = 512
 
 
-class HeaderCutError(Exception):
-    """The bytes end within the header: more of the file is needed."""
-
-
-class _Reader:
-    """Steps through the bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def number(self, kind: str) -> Any:
-        size = struct.calcsize(f"<{kind}")
-        if self._at + size > len(self._data):
-            raise HeaderCutError
-        value = struct.unpack_from(f"<{kind}", self._data, self._at)[0]
-        self._at += size
-        return value
-
-    def text(self) -> str:
-        length = self.number("Q")
-        if self._at + length > len(self._data):
-            raise HeaderCutError
-        value = self._data[self._at : self._at + length].decode("utf-8", "replace")
-        self._at += length
-        return value
-
-    def value(self, kind: int, place: str) -> Any:
-        if kind == _STRING:
-            return self.text()
-        if kind == _ARRAY:
-            return self._array(place)
-        if kind not in _FORMATS:
-            raise ConfigurationError(f"{place}: a value of unknown type {kind} in the GGUF header.")
-        return self.number(_FORMATS[kind])
-
-    def _array(self, place: str) -> list[Any]:
-        kind, count = self.number("I"), self.number("Q")
-        items = Items()
-        for _ in range(count):
-            items.add(self.value(kind, place))
-        return items
-
-
 class Items(list[Any]):
-    """An array of the header: its first items, and its whole `length`."""
+    """An array: its first items where they are numbers, and its whole `length`."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.length = 0
-
-    def add(self, item: Any) -> None:
-        """Count an item, and keep it if it is among the first."""
-        self.length += 1
-        if len(self) < _KEPT_ITEMS:
-            self.append(item)
+    length = 0
 
 
-def read_header(data: bytes, place: str) -> dict[str, Any]:
-    """The key-value pairs. Raises HeaderCutError where `data` ends too early."""
-    if data[:4] != MAGIC:
-        raise ConfigurationError(f"{place} is not a GGUF file.", hint="It begins with other letters than GGUF.")
-    reader = _Reader(data[4:])
-    version = reader.number("I")
+class Entry(msgspec.Struct, frozen=True):
+    """One entry. `offset`: of its value in the file; `kind`: GGUF's number of its type."""
+
+    value: Any
+    offset: int
+    kind: int
+
+
+def read_header(stream: BinaryIO, place: str) -> dict[str, Entry]:
+    """The entries by their key, from a file at its beginning. Raises `ConfigurationError` for what is no such file."""
+    try:
+        return _entries(stream)
+    except (ValueError, struct.error) as error:
+        raise ConfigurationError(
+            f"{place} is no GGUF model file: {error}.", hint="A download that was cut has to be repeated."
+        ) from None
+
+
+def _entries(stream: BinaryIO) -> dict[str, Entry]:
+    if stream.read(4) != _MAGIC:
+        raise ValueError("it does not begin with GGUF")
+    version = _number(stream, UINT32)
     if version not in (2, 3):
-        raise ConfigurationError(f"{place} is GGUF of version {version}; 2 and 3 are known.")
-    reader.number("Q")
-    pairs = reader.number("Q")
-    found: dict[str, Any] = {}
-    for _ in range(pairs):
-        key = reader.text()
-        found[key] = reader.value(reader.number("I"), place)
+        raise ValueError(f"it is of version {version}")
+    _number(stream, _UINT64)
+    count = int(_number(stream, _UINT64))
+    if count > _MOST_ENTRIES:
+        raise ValueError(f"it announces {count} entries")
+    found: dict[str, Entry] = {}
+    for _ in range(count):
+        key = _string(stream, _LONGEST_KEY)
+        kind = int(_number(stream, UINT32))
+        offset = stream.tell()
+        found[key] = Entry(_value(stream, kind), offset, kind)
+    if stream.tell() > stream.seek(0, 2):  # skipped over the end
+        raise ValueError("it ends too early")
     return found
 
 
-def read_gguf(data: bytes, size: int, place: str) -> ModelFacts:
-    """Facts from the first bytes of a file of `size` bytes."""
-    fields = read_header(data, place)
+def _value(stream: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _string(stream, _LONGEST_STRING)
+    return _array(stream) if kind == _ARRAY else _number(stream, kind)
+
+
+def _array(stream: BinaryIO) -> Items:
+    inner, items = int(_number(stream, UINT32)), Items()
+    items.length = int(_number(stream, _UINT64))
+    if inner == _STRING:
+        for _ in range(items.length):
+            _skip(stream, int(_number(stream, _UINT64)))
+        return items
+    if inner not in _FORMATS:
+        raise ValueError(f"it holds an array of kind {inner}")
+    kept = min(items.length, _KEPT_ITEMS)
+    items.extend(_number(stream, inner) for _ in range(kept))
+    _skip(stream, struct.calcsize(_FORMATS[inner]) * (items.length - kept))
+    return items
+
+
+def _skip(stream: BinaryIO, size: int) -> None:
+    if size > 2**62:
+        raise ValueError(f"it holds a value of {size} bytes")
+    stream.seek(size, 1)
+
+
+def _number(stream: BinaryIO, kind: int) -> Any:
+    if kind not in _FORMATS:
+        raise ValueError(f"it holds a value of kind {kind}")
+    size = struct.calcsize(_FORMATS[kind])
+    data = stream.read(size)
+    if len(data) < size:
+        raise ValueError("it ends too early")
+    return struct.unpack(_FORMATS[kind], data)[0]
+
+
+def _string(stream: BinaryIO, longest: int) -> str:
+    length = int(_number(stream, _UINT64))
+    if length > longest:
+        raise ValueError(f"it holds a text of {length} bytes")
+    data = stream.read(length)
+    if len(data) < length:
+        raise ValueError("it ends too early")
+    return data.decode("utf-8", "replace")
+
+
+def read_gguf(stream: BinaryIO, size: int, place: str) -> ModelFacts:
+    """Facts of a file of `size` bytes, from its beginning. Raises `ConfigurationError`."""
+    fields = {key: entry.value for key, entry in read_header(stream, place).items()}
     kind = str(fields.get("general.architecture", ""))
 
     def number(name: str, default: int | None = None) -> int:

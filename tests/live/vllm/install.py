@@ -20,6 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 REQUIREMENTS = ROOT / "requirements"
 VERSION = "0.32.0"
+OLDER = "0.24.0"
+"""Only its argument parser is used (tests/live/test_flags.py): its wheel, unpacked, over the other's torch."""
+
 PYTHON = (3, 11)
 ABSENT = "ABSENT"
 MODEL = "model"
@@ -68,6 +71,22 @@ def add_name(python: Path) -> None:
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
 
 
+def install_older(python: Path) -> None:
+    """Beside the environment, as a folder for PYTHONPATH; what is there is used."""
+    folder = older_folder()
+    if folder.exists():
+        return
+    partial = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    run([python, *PIP, "--target", partial, "-r", REQUIREMENTS / "live-older.txt"])
+    partial.rename(folder)
+
+
+def older_folder() -> Path:
+    """Where the older version's files are."""
+    return ROOT / f".vllm-{OLDER}"
+
+
 def run(command: Sequence[str | Path]) -> None:
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
@@ -81,6 +100,7 @@ def install(environment: Path) -> None:
     install_torch(python)
     run([python, *PIP, "-r", REQUIREMENTS / "live.txt"])
     add_name(python)
+    install_older(python)
     print("setup: the scripted model", file=sys.stderr)
     run([python, Path(__file__).parent / "engine" / "make_model.py", environment / MODEL])
 
