@@ -74,7 +74,7 @@ live: $(STAMPS)/test $(STAMPS)/live $(STAMPS)/litellm ## the live suites (a real
 	@$(TEST_VENV)/bin/python -m pytest -m live
 
 # No stamp where vLLM cannot be had: the reason was printed, the tests are skipped with it, and the next run tries again.
-$(STAMPS)/live: requirements/live.txt requirements/live-torch.txt requirements/live-older.txt tests/live/vllm/install.py tests/live/vllm/engine/make_model.py tests/live/vllm/engine/template.jinja
+$(STAMPS)/live: requirements/live.txt requirements/live-torch.txt requirements/live-older.txt requirements/live-ray.txt tests/live/vllm/install.py tests/live/vllm/engine/make_model.py tests/live/vllm/engine/template.jinja
 	@$(PYTHON) tests/live/vllm/install.py $(LIVE_VENV)
 	@test -e $(LIVE_VENV)/ABSENT || { mkdir -p $(STAMPS) && touch $@; }
 
@@ -114,10 +114,11 @@ lock: $(STAMPS)/lock-tool ## renew the hashed requirement files (no URL, no host
 	@.venv-lock/bin/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade \
 	  --override requirements/live-without.txt requirements/live.in -o requirements/live.txt
+	@$(PYTHON) tests/live/vllm/lock_ray.py .venv-lock/bin/uv
 
 $(STAMPS)/lock-tool:
 	@$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --disable-pip-version-check --quiet uv==0.13.9
 	@mkdir -p $(STAMPS) && touch $@
 
 clean: ## remove what make created
-	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(LIVE_VENV) .vllm-* $(LITELLM_VENV) $(FUZZ_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(LIVE_VENV) .venv-ray .vllm-* $(LITELLM_VENV) $(FUZZ_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,10 +16,10 @@ from qiao.app.planning import request_of
 from qiao.exports import Settings, render
 from qiao.planner.choose import plan
 from qiao.planner.plan import Plan
-from tests.live.vllm.install import MODEL, ROOT
+from tests.live.vllm.install import MODEL, ROOT, ray_folder
 from tests.live.vllm.server import ENVIRONMENT, absence
 
-RAY = ROOT / ".venv-ray"
+RAY = ray_folder()
 ISOLATED = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 NAME = "Qwen3-235B-A22B-Instruct-2507"
 CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}

@@ -87,6 +87,25 @@ def older_folder() -> Path:
     return ROOT / f".vllm-{OLDER}"
 
 
+def install_ray(environment: Path) -> None:
+    """Ray in an environment of its own that reads the packages of the first one: nothing is there twice."""
+    python = ray_folder() / "bin" / "python"
+    if not python.exists():
+        run([environment / "bin" / "python", "-m", "venv", ray_folder()])
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    ours, theirs = (
+        subprocess.run([each, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        for each in (python, environment / "bin" / "python")
+    )
+    (Path(ours) / "live.pth").write_text(f"{Path(theirs).resolve()}\n")
+    run([python, *PIP, "-r", REQUIREMENTS / "live-ray.txt"])
+
+
+def ray_folder() -> Path:
+    """The environment that has Ray."""
+    return ROOT / ".venv-ray"
+
+
 def run(command: Sequence[str | Path]) -> None:
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
@@ -100,7 +119,9 @@ def install(environment: Path) -> None:
     install_torch(python)
     run([python, *PIP, "-r", REQUIREMENTS / "live.txt"])
     add_name(python)
+    print("setup: an older vLLM's parser; Ray (0.5 GB)", file=sys.stderr)
     install_older(python)
+    install_ray(environment)
     print("setup: the scripted model", file=sys.stderr)
     run([python, Path(__file__).parent / "engine" / "make_model.py", environment / MODEL])
 
