@@ -1,4 +1,4 @@
-"""Renew requirements/live-ray.txt: what Ray needs beside the packages that live.txt already has. Used by `make lock`."""
+"""Renew requirements/live-ray.txt: what Ray needs beside the packages of live.txt. Used by `make lock`."""
 
 from __future__ import annotations
 
