@@ -369,6 +369,7 @@ def _exchange(conversation: Conversation, answer: Answer, served: Served, reply:
         text_tools=_text_tools(prepared),
         tools=prepared.tools,
         repair=prepared.repair,
+        hide_reasoning=conversation.thinking.mode == "off",
         limits=Limits(served.window, conversation.max_tokens, is_full=prepared.is_limited),
         explain=explained,
     )

@@ -5,7 +5,7 @@
     client_bytes = exchange.eof()                   # or exchange.fail(fault)
 
 For a whole answer receive() returns nothing and `answer()` gives the folded events after eof(). The same pipeline
-serves both: decoder → stop scanner → text tools → sequencer → (encoder | folder).
+serves both: decoder → stop scanner → text tools → sequencer → unwanted reasoning → (encoder | folder).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from qiao.core.dialects import TextTools
 from qiao.core.events import Event, Failed, Finished, Usage, UsageSeen
 from qiao.core.fault import Fault
 from qiao.core.fold import Answer, Folder
+from qiao.core.reasoning import UnwantedReasoning
 from qiao.core.sequence import Sequencer
 from qiao.core.stops import StopScanner
 
@@ -65,6 +66,7 @@ class Exchange:
 
     * `text_tools`: reads reasoning and calls out of the text; None: the engine has, and text is text.
     * `tools`, `repair`: what guides the repair of calls, see `Sequencer`.
+    * `hide_reasoning`: the client switched thinking off.
     * `explain` gives a fault that the engine told within its answer the words that clients act on.
     """
 
@@ -80,6 +82,7 @@ class Exchange:
         text_tools: TextTools | None = None,
         tools: Sequence[Tool] = (),
         repair: bool = True,
+        hide_reasoning: bool = False,
         limits: Limits | None = None,
         explain: Callable[[Fault], Fault] | None = None,
     ) -> None:
@@ -93,6 +96,7 @@ class Exchange:
         self._sequencer = Sequencer(
             id_prefix=id_prefix, one_call=one_call, keep_leading_space=keep_leading_space, tools=tools, repair=repair
         )
+        self._unwanted = UnwantedReasoning() if hide_reasoning else None
         self._limits = limits or Limits()
 
     @property
@@ -140,6 +144,8 @@ class Exchange:
         if self._text_tools is not None:
             events = self._text_tools.feed(events)
         events = self._sequencer.feed(events)
+        if self._unwanted is not None:
+            events = self._unwanted.feed(events)
         for place, event in enumerate(events):
             kind = type(event)
             if kind is UsageSeen:

@@ -1,10 +1,11 @@
-"""Reasoning that a model writes into its text: `<think>…</think>`, split off as it comes."""
+"""Reasoning: split off a text that holds it (`<think>…</think>`), and kept from a client that wants none."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
-from qiao.core.events import ReasoningAdded, TextAdded
+from qiao.core.events import Event, Finished, ReasoningAdded, TextAdded, ToolCallStarted
 from qiao.core.tags import Tags
 
 THINK = ("<think>", "</think>")
@@ -95,3 +96,32 @@ class ReasoningSplitter:
             parts.append(ReasoningAdded(text[: len(text) - keep]))
         self._held = text[len(text) - keep :]
         return ""
+
+
+class UnwantedReasoning:
+    """feed(events) → events without reasoning, for a client that switched thinking off.
+
+    An answer that has nothing else ends with it as its text: an engine that cannot stop reasoning, or takes a whole
+    answer for it, must not leave the client with nothing.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[str] | None = []
+
+    def feed(self, events: Sequence[Event]) -> list[Event]:
+        out: list[Event] = []
+        for event in events:
+            match event:
+                case ReasoningAdded():
+                    if self._held is not None:
+                        self._held.append(event.text)
+                    continue
+                case Finished():
+                    if self._held and event.reason == "stop":
+                        out.append(TextAdded("".join(self._held).strip()))
+                case TextAdded() | ToolCallStarted():
+                    self._held = None
+                case _:
+                    pass
+            out.append(event)
+        return out
