@@ -1,6 +1,8 @@
-"""`python -m bench [gateway|embedded|all] [--markdown FILE] [--quick]`: measure, print, and keep the tables in FILE.
+"""`python -m bench [PART] [--markdown FILE] [--quick]`: measure, print, and keep the tables in FILE.
 
-A section of FILE that was not measured this time keeps its last table.
+Parts: `gateway`, `embedded`, `dialects`; `all` is these three; `tool-calls` compares qiao with vLLM and LiteLLM on real
+servers (what `make live` installs; minutes) and has a page of its own, docs/tool-calling-comparison.md. A section of
+FILE that was not measured this time keeps its last table.
 """
 
 from __future__ import annotations
@@ -18,7 +20,13 @@ from pathlib import Path
 
 from bench import gateway
 
-TITLES = {"gateway": "The gateway", "embedded": "The embedded engine"}
+TITLES = {
+    "gateway": "The gateway",
+    "embedded": "The embedded engine",
+    "dialects": "Calls read out of text",
+    "tool-calls": "Tool-call texts",
+}
+APART = {"tool-calls"}
 PACKAGES = ("qiao", "aiohttp", "uvloop", "msgspec", "xllamacpp")
 
 INTRODUCTION = """# Performance
@@ -34,7 +42,7 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables into FILE")
     parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs; not for comparing")
     options = parser.parse_args()
-    parts = list(TITLES) if options.part == "all" else [options.part]
+    parts = [part for part in TITLES if part not in APART] if options.part == "all" else [options.part]
     for part in parts:
         print(f"bench: measuring {TITLES[part].lower()}", file=sys.stderr)
         section = f"## {TITLES[part]}\n\n{facts(quick=options.quick)}\n\n{measured(part, quick=options.quick)}"
@@ -47,8 +55,8 @@ def main() -> int:
 def measured(part: str, *, quick: bool) -> str:
     if part == "gateway":
         return gateway.run(effort=gateway.QUICK if quick else gateway.FULL)
-    # Loaded late: it needs the engine, which the gateway's own measurement does not.
-    run: Callable[[], str] = importlib.import_module("bench.embedded").run
+    # Loaded late: they need engines, which the gateway's own measurement does not.
+    run: Callable[[], str] = importlib.import_module(f"bench.{part.replace('-', '_')}").run
     return run()
 
 

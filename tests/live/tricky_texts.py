@@ -66,9 +66,7 @@ def asked(case: Case, *, limit: int, thinking: bool, stream: bool, model: str = 
 
     A forced call is asked for as `auto`: under a grammar the model could not write these texts.
     """
-    tools = [
-        {"name": tool.name, "input_schema": json.loads(tool.parameters)} for tool in TOOLS[case.settings["tools"]]
-    ]
+    tools = [{"name": tool.name, "input_schema": json.loads(tool.parameters)} for tool in TOOLS[case.settings["tools"]]]
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": limit,

@@ -36,8 +36,9 @@ ENGINE_FILES = Path(__file__).parent / "engine"
 NAME = "qwen3-235b"
 WINDOW = 40_960
 
-OPENING = ("--chat-template", str(ENGINE_FILES / "template.jinja"), "--default-chat-template-kwargs") + (
-    '{"opens_reasoning": true}',
+OPENING = (
+    *("--chat-template", str(ENGINE_FILES / "template.jinja")),
+    *("--default-chat-template-kwargs", '{"opens_reasoning": true}'),
 )
 """Flags of a server whose chat template writes the opening tag of the reasoning into the prompt."""
 
