@@ -1,8 +1,9 @@
 """What reading calls out of a model's text costs: time for one call, by length and by the size of the pieces.
 
-    python -c 'from bench import dialects; print(dialects.run())'
+    python -m bench dialects
 
-The whole path is measured as the gateway runs it: reasoning split, dialect, repair by schema, sequencer.
+The whole path is measured as the gateway runs it: reasoning split, dialect, repair by schema, sequencer. `growth` says
+whether the cost is linear: what a character of a long call costs, in characters of a short one.
 """
 
 from __future__ import annotations
@@ -59,6 +60,23 @@ def measure(dialect: str, text: str, piece: int) -> tuple[float, int]:
     return time.process_time() - begin, first
 
 
+def growth(name: str, piece: int, *, short: int = 10_000, long: int = 1_000_000, rounds: int = 3) -> float:
+    """How many times more a character costs in a call of `long` characters than in one of `short`: 1 is linear.
+
+    The lowest of some rounds of each: neighbours on the machine can only add. A short call is read many times over, so
+    that both take long enough to be measured.
+    """
+
+    def cost(size: int) -> float:
+        dialect, text = texts(size)[name]
+        times = max(1, long // size // 10)
+        return min(sum(measure(dialect, text, piece)[0] for _ in range(times)) / times for _ in range(rounds)) / len(
+            text
+        )
+
+    return cost(long) / cost(short)
+
+
 def run() -> str:
     """The table, as Markdown."""
     rows = [
@@ -72,4 +90,6 @@ def run() -> str:
             a_piece = found[0][0] / (len(text) / PIECES[0]) * 1e6
             first = f"{found[0][1]} characters" if found[0][1] else "-"
             rows.append(f"| {name} | {len(text):,} | {times} | {a_piece:.1f} | {first} |")
+    ratios = ", ".join(f"{name} {growth(name, 4):.2f}" for name in texts(SIZES[0]))
+    rows += ["", f"A character of a text of 1 MB costs, in characters of one of 10 KB (1 is linear): {ratios}."]
     return "\n".join(rows)

@@ -35,14 +35,17 @@ READING = "qiao `--tool-parser hermes`, server with its parser"
 ENGINE = "qiao, server with its parser"
 OWN = "vLLM's own /v1/messages"
 OTHER = "LiteLLM in front of vLLM"
-CANDIDATES = (RESTARTED, READING, ENGINE, OWN, OTHER)
+READERS = (RESTARTED, READING)
+PARSED = (ENGINE, OWN, OTHER)
+CANDIDATES = (*READERS, *PARSED)
 
 
 class Group(NamedTuple):
-    """Cases that share their servers. `parser`: the one that fits the texts best."""
+    """Cases that share their servers. `parser`: of the server that has one; `candidates`: who is asked for them there."""
 
     cases: Mapping[str, Case]
     parser: str
+    candidates: tuple[str, ...] = CANDIDATES
     flags: tuple[str, ...] = ()
 
 
@@ -58,31 +61,40 @@ Results = dict[tuple[str, str, bool], Verdict]
 
 
 def groups(cases: Mapping[str, Case]) -> list[Group]:
-    """Cases by the servers that they want."""
+    """Cases by the servers that they want. Candidates that leave the reading to the engine get the parser that fits."""
     opened = {name: case for name, case in cases.items() if case.settings.get("reasoning") == "open"}
     markup = {name: case for name, case in cases.items() if is_markup(case)}
     others = {name: case for name, case in cases.items() if name not in opened and name not in markup}
-    return [Group(others, "hermes"), Group(markup, "qwen3_coder"), Group(opened, "hermes", OPENING)]
+    return [
+        Group(others, "hermes"),
+        Group(markup, "hermes", READERS),
+        Group(markup, "qwen3_coder", PARSED),
+        Group(opened, "hermes", flags=OPENING),
+    ]
 
 
 @contextlib.contextmanager
 def candidates(group: Group, pool: Pool, folder: Path) -> Iterator[dict[str, Asking]]:
-    """Every candidate on the servers of a group: one without a parser, and one with it that the others share."""
-    bare = pool.server(Setup(parser="off", reasoning="off", flags=group.flags)).url
+    """The candidates of a group: on a server without a parser, or on the one with it that they share."""
+    own = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
     parsing = pool.server(Setup(parser=group.parser, flags=group.flags)).url
     with contextlib.ExitStack() as stack:
-        homes = (folder / str(number) for number in range(9))
-        own = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
-        fronts = {
-            RESTARTED: gateway(bare, next(homes), key=KEY),
-            READING: gateway(parsing, next(homes), "--tool-parser", "hermes", key=KEY),
-            ENGINE: gateway(parsing, next(homes), key=KEY),
-        }
-        found = {name: Asking(stack.enter_context(front).url, own) for name, front in fronts.items()}
-        found[OWN] = Asking(parsing, own)
-        proxy = stack.enter_context(litellm.litellm(litellm.route(NAME, parsing), next(homes)))
-        found[OTHER] = Asking(proxy.url, {**own, "x-api-key": proxy.key})
-        yield found
+
+        def asking(candidate: str, home: Path) -> Asking:
+            match candidate:
+                case name if name == OWN:
+                    return Asking(parsing, own)
+                case name if name == OTHER:
+                    proxy = stack.enter_context(litellm.litellm(litellm.route(NAME, parsing), home))
+                    return Asking(proxy.url, {**own, "x-api-key": proxy.key})
+                case name if name == RESTARTED:
+                    bare = pool.server(Setup(parser="off", reasoning="off", flags=group.flags)).url
+                    return Asking(stack.enter_context(gateway(bare, home, key=KEY)).url, own)
+                case _:
+                    options = ("--tool-parser", "hermes") if candidate == READING else ()
+                    return Asking(stack.enter_context(gateway(parsing, home, *options, key=KEY)).url, own)
+
+        yield {name: asking(name, folder / str(number)) for number, name in enumerate(group.candidates)}
 
 
 def ask_all(group: Group, at: Mapping[str, Asking], tokenizer: str) -> Results:
@@ -113,7 +125,7 @@ def measure(cases: Mapping[str, Case]) -> Results:
             if not group.cases:
                 continue
             with candidates(group, pool, Path(folder) / str(number)) as at:
-                results |= ask_all(group, at, at[OWN].url)
+                results |= ask_all(group, at, pool.server(Setup(parser=group.parser, flags=group.flags)).url)
     return results
 
 

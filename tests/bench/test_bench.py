@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from bench.__main__ import INTRODUCTION, facts, with_section
 
-from bench import engine, load
+from bench import dialects, engine, load, tool_calls
+from tests.live.tricky_texts import Heard, all_cases, judged
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -79,3 +80,60 @@ def test_the_bare_engine_writes_chunks_as_an_engine_does() -> None:
     read = json.loads(data[6:])
     assert read["choices"][0]["delta"] == {"content": " word3"}
     assert read["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize("name", list(dialects.texts(10_000)))
+@pytest.mark.parametrize("piece", [4, 1 << 30], ids=["in pieces", "at once"])
+def test_reading_calls_costs_the_same_for_every_character(name: str, piece: int) -> None:
+    """A quadratic reader would cost thirty times as much; the bar is wide because the machine has neighbours."""
+    assert dialects.growth(name, piece, short=10_000, long=300_000, rounds=2) < 2.5
+
+
+def test_a_call_goes_out_while_it_is_written() -> None:
+    dialect, text = dialects.texts(100_000)["hermes, a file"]
+    _, first = dialects.measure(dialect, text, 4)
+    assert 0 < first < 100
+
+
+def test_every_text_is_asked_on_servers_that_fit() -> None:
+    cases = all_cases()
+    found = tool_calls.groups(cases)
+    for candidate in tool_calls.CANDIDATES:
+        asked = [name for group in found if candidate in group.candidates for name in group.cases]
+        assert sorted(asked) == sorted(cases)
+    assert {group.parser for group in found if "B47" in group.cases and tool_calls.OWN in group.candidates} == {
+        "qwen3_coder"
+    }
+
+
+def test_the_judge_knows_right_from_wrong() -> None:
+    case = all_cases()["A2"]
+    right = Heard("I will look.", "Let me see.", [("get_weather", {"city": "Paris", "days": 2})], 0, "tool_use")
+    assert judged(case, right, thinking=True, stream=True) == "right"
+    assert judged(case, right, thinking=False, stream=True) == "words lost or added"
+    for change, verdict in (
+        ({"calls": []}, "wrong calls"),
+        ({"calls": [("get_weather", {"city": "Paris", "days": "2"})]}, "wrong calls"),
+        ({"cut": 1}, "wrong calls"),
+        ({"text": "I will"}, "words lost or added"),
+        ({"text": "I will look.<tool_call>"}, "words lost or added"),
+        ({"stop_reason": "end_turn"}, "wrong stop reason"),
+        ({"failure": "500"}, "refused or broken"),
+    ):
+        assert judged(case, Heard(**{**vars(right), **change}), thinking=True, stream=True) == verdict
+    cut = all_cases()["B37"]
+    assert judged(cut, Heard(cut=1, stop_reason="max_tokens"), thinking=False, stream=True) == "right"
+    assert judged(cut, Heard(cut=1, stop_reason="tool_use"), thinking=False, stream=True) == "wrong stop reason"
+
+
+def test_the_comparison_counts_and_names() -> None:
+    results: tool_calls.Results = {
+        (candidate, name, stream): "wrong calls" if candidate == tool_calls.OWN and stream and name == "A2" else "right"
+        for candidate in tool_calls.CANDIDATES
+        for name in ("A1", "A2")
+        for stream in (False, True)
+    }
+    table = tool_calls.table(results)
+    assert f"| {tool_calls.OWN} | 2 | 1 | 1 | 0 | 0 | 0 |" in table
+    assert f"* {tool_calls.OWN}: A2 s." in table
+    assert f"* {tool_calls.RESTARTED}: none." in table
