@@ -41,7 +41,7 @@ CANDIDATES = (*READERS, *PARSED)
 
 
 class Group(NamedTuple):
-    """Cases that share their servers. `parser`: of the server that has one; `candidates`: who is asked for them there."""
+    """Cases that share their servers. `parser`: of the server that has one; `candidates`: who is asked there."""
 
     cases: Mapping[str, Case]
     parser: str
