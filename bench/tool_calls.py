@@ -27,7 +27,7 @@ from tests.support.gateway import gateway
 from tests.support.plain_http import ask
 
 KEY = "sk-bench-key-of-one-run-7b1e"
-AT_ONCE = 6
+AT_ONCE = 16
 ENOUGH = 2000
 
 RESTARTED = "qiao, server without a parser (no restart)"
