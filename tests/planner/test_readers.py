@@ -17,7 +17,8 @@ from qiao.hardware import model_files
 from qiao.planner.choose import plan
 from qiao.planner.config_reader import read_config
 from qiao.planner.gguf import read_gguf
-from qiao.planner.plan import Plan, Refusal
+from qiao.planner.machine import GIB, Machine, Node, System
+from qiao.planner.plan import Goal, Plan, Refusal
 from qiao.planner.request import Request
 from qiao.planner.weights import summed_bytes
 from tests.planner.cases import made, request
@@ -260,7 +261,15 @@ def test_a_gguf_file_is_for_the_other_engine(tmp_path: Path) -> None:
     facts = model_files.read(str(path))
     outcome = made_with(request(gpus="1xH100"), facts)
     assert isinstance(outcome, Refusal)
-    assert any("qiao up --gguf" in near.command for near in outcome.nearest)
+    (near, _) = outcome.nearest
+    assert near.command == f"qiao up --gguf {path.resolve()}"
+    # 48 layers x 4 heads x 128 numbers x 2 (keys, values) x 2 bytes x 32,768 tokens
+    assert "0.0 GiB of weights and 3.0 GiB for 32,768 tokens" in near.text
+    here = Machine(nodes=(Node(system=System(free_memory=2 * GIB)),))
+    outcome = plan(Request(machine=here, models=(facts,), goal=Goal(), wanted="model.gguf"))
+    assert isinstance(outcome, Refusal)
+    assert "llama.cpp's format" in outcome.message, "also where there is no GPU"
+    assert outcome.nearest[0].text.endswith("2.0 GiB of memory are free here, which is not enough)")
 
 
 def test_numbers_by_layer_count_by_the_largest(tmp_path: Path) -> None:

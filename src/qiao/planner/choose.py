@@ -135,6 +135,12 @@ def _attempts(request: Request, gpu: Gpu) -> Iterator[tuple[ModelFacts, CacheTyp
 
 def _refused_at_once(request: Request) -> Refusal | None:
     machine, goal = request.machine, request.goal
+    if any(model.quantisation.method == "gguf" for model in request.models):
+        return _plain(
+            request,
+            f"{request.models[0].repository} is a GGUF file, llama.cpp's format: vLLM needs a plugin to read it.",
+            nearest.for_gguf(request),
+        )
     if not machine.gpus:
         name = request.models[0].name if request.models else request.wanted
         return _plain(
@@ -150,12 +156,6 @@ def _refused_at_once(request: Request) -> Refusal | None:
             f"Somebody else holds {held / GIB:.1f} GiB of a GPU's {(gpu.usable or 0) / GIB:.1f} GiB; "
             f"{utilisation(gpu):.0%} of it is left.",
             nearest.taken(machine),
-        )
-    if any(model.quantisation.method == "gguf" for model in request.models):
-        return _plain(
-            request,
-            f"{request.models[0].repository} is a GGUF file, llama.cpp's format: vLLM needs a plugin to read it.",
-            nearest.for_gguf(request),
         )
     windows = {model.window for model in request.models}
     if goal.window is not None and goal.window > max(windows):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from qiao.planner import catalogue
+from qiao.planner.cache import bytes_per_token as cache_bytes_per_token
 from qiao.planner.gpu_table import by_driver_name
 from qiao.planner.machine import GIB, Machine
 from qiao.planner.plan import Nearest, Plan
@@ -18,6 +19,8 @@ _MOST = 4
 _GPU_COUNTS = (1, 2, 4, 8)
 _SMALLER_MODELS = 2
 _USUAL_WINDOW = 65_536
+# What the embedded engine takes unasked (engines/llamacpp.py).
+_EMBEDDED_WINDOW = 32_768
 
 
 def for_request(request: Request, fitting: Callable[[Request], Plan | None]) -> tuple[Nearest, ...]:
@@ -164,9 +167,18 @@ def shorter(request: Request, window: int) -> tuple[Nearest, ...]:
 
 
 def for_gguf(request: Request) -> tuple[Nearest, ...]:
-    """For a file in llama.cpp's format."""
+    """For a file in llama.cpp's format: what it takes in the embedded engine, and in which form vLLM reads it."""
+    model = request.models[0]
+    window = min(request.goal.window or _EMBEDDED_WINDOW, model.window)
+    weights, cache = model.published_bytes or 0, cache_bytes_per_token(model) * window
+    needed = f"{weights / GIB:.1f} GiB of weights and {cache / GIB:.1f} GiB for {window:,} tokens"
+    free = request.machine.nodes[0].system.free_memory if request.machine.given is None else None
+    if free is not None:
+        needed += f"; {free / GIB:.1f} GiB of memory are free here"
+        if weights + cache > free:
+            needed += ", which is not enough"
     return (
-        Nearest(text="the embedded engine, which is llama.cpp", command=f"qiao up --gguf {request.wanted}"),
+        Nearest(text=f"the embedded engine, which is llama.cpp ({needed})", command=f"qiao up --gguf {request.wanted}"),
         Nearest(text="the same model's repository in FP8 or AWQ", command="qiao plan --model OWNER/NAME"),
     )
 
