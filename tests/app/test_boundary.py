@@ -63,6 +63,7 @@ class BrokenUpstream:
     address = "http://127.0.0.1:1/v1"
     quirks = Quirks()
     waiting = None
+    lessons = ()
 
     def admit(self) -> None:
         pass

@@ -81,12 +81,13 @@ RECORD = web.RequestKey("record", Recorded)
 @dataclass
 class FakeEngine:
     """The server's state: what it serves and what it was asked. `key`: the API key it demands. `waiting`: what its
-    metrics say of its queue."""
+    metrics say of its queue. `version`: what it says it is."""
 
     models: Mapping[str, Behaviour] = field(default_factory=lambda: dict(MODELS))
     key: str | None = None
     healthy: bool = True
     waiting: int = 0
+    version: str = "0.32.0"
     requests: list[Recorded] = field(default_factory=list)
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     _cache: PrefixCache = field(default_factory=PrefixCache)
@@ -333,7 +334,7 @@ class FakeEngine:
         self._vllm_only()
         if all(behaviour.server == "llamacpp" for behaviour in self.models.values()):
             raise web.HTTPNotFound
-        return _json(200, {"version": "0.32.0"})
+        return _json(200, {"version": self.version})
 
     async def _health(self, http: web.Request) -> web.Response:
         self._vllm_only()

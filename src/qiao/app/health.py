@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from qiao import __version__
@@ -43,6 +44,7 @@ async def readyz(request: web.BaseRequest, gateway: Gateway, context: Context) -
         "tools": await _tools(gateway, facts),
         "waiting": gateway.upstream.waiting,
         "quirks": list(gateway.upstream.quirks.names()),
+        "lessons": [msgspec.structs.asdict(lesson) for lesson in gateway.upstream.lessons],
     }
     return _json(found)
 
@@ -75,6 +77,7 @@ async def _tools(gateway: Gateway, facts: UpstreamFacts) -> dict[str, Any]:
 
 
 async def metrics(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
+    gateway.metrics.lessons(lesson.remedy for lesson in gateway.upstream.lessons if lesson.is_kept)
     return web.Response(body=gateway.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 

@@ -5,6 +5,8 @@ Labels are bounded: a client cannot make new time series by inventing names.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from qiao.observability.record import RequestRecord
@@ -49,6 +51,12 @@ class Metrics:
         )
         self._healed = Counter(
             "qiao_healed", "Upstream refusals that were mended, by remedy.", ("remedy",), registry=registry
+        )
+        self._lessons = Gauge(
+            "qiao_lessons",
+            "What the upstream does not take and is asked without, by remedy.",
+            ("remedy",),
+            registry=registry,
         )
         self._joined = Counter("qiao_joined", "Requests that shared the answer of the same one.", registry=registry)
         self._trimmed = Counter(
@@ -106,6 +114,12 @@ class Metrics:
     def upstream_up(self, is_up: bool) -> None:
         """What the last probe or request found."""
         self._upstream_up.set(1 if is_up else 0)
+
+    def lessons(self, names: Iterable[str]) -> None:
+        """What is in force now, see `upstream.base.Lesson`."""
+        self._lessons.clear()
+        for name in names:
+            self._lessons.labels(name).inc()
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -91,7 +91,8 @@ class Remedy(msgspec.Struct, frozen=True):
     * `patterns`: regular expressions, searched for anywhere in the error text without regard to case. A group
       named `value` gives the number or name that the quirk takes.
     * `quirk`: the field of `Quirks` that is set.
-    * `explanation`: for people: who says so, and what is done.
+    * `explanation`: for people: the cause and who says so; what is done. The last semicolon parts the two.
+    * `says`: an engine's own words, as they were recorded. `mend`: what a person can do for good, if anything.
     * `needs`: the feature of the request (see `features`) without which the mend would change nothing.
     * `lasting`: the fact is the upstream's and is remembered; False: it lies in this one request.
     * `value`: what a remedy that was found says: a limit or a field's name.
@@ -104,6 +105,18 @@ class Remedy(msgspec.Struct, frozen=True):
     needs: str = ""
     lasting: bool = True
     value: int | str | None = None
+    says: str = ""
+    mend: str = ""
+
+    @property
+    def cause(self) -> str:
+        """Why the engine refuses."""
+        return self.explanation.rpartition("; ")[0]
+
+    @property
+    def done(self) -> str:
+        """What becomes of the request."""
+        return self.explanation.rpartition("; ")[2]
 
 
 def features(conversation: Conversation) -> frozenset[str]:

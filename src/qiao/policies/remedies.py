@@ -80,6 +80,8 @@ TABLE: tuple[Remedy, ...] = (
         "vLLM was started without --enable-auto-tool-choice and --tool-call-parser; "
         "tools are sent with tool_choice none",
         needs="tools",
+        says='"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+        mend="nothing is lost; or start vLLM with --enable-auto-tool-choice --tool-call-parser NAME",
     ),
     Remedy(
         "tools_unsupported",
@@ -92,18 +94,35 @@ TABLE: tuple[Remedy, ...] = (
         "no_tools",
         "the model or its chat template has no tools (Ollama, llama.cpp without --jinja); they are left out",
         needs="tools",
+        says="tools param requires --jinja flag",
+        mend="start llama-server with --jinja, or take a model whose chat template has tools",
     ),
     Remedy(
         "tool_choice_refused",
         (
             r"Invalid value for `tool_choice`",
-            r"When using `tool_choice`, `tools` must be set",
             r"tool_choice.{0,40}(?:not supported|unsupported)",
             r"does not support (?:this )?tool_choice",
         ),
         "no_tool_choice",
         "the engine does not take this tool_choice; the model chooses by itself",
         needs="tool_choice",
+        says='Invalid value for `tool_choice`: any! Only named tools, "none", "auto" or "required" are supported.',
+        mend="update the engine: forced calls need a newer version",
+    ),
+    Remedy(
+        "forced_tool_missing",
+        (
+            r"The tool specified in `tool_choice` does not match any of the specified `tools`",
+            r"Invalid value for `function`: .{0,40} in `tool_choice`",
+            r"When using `tool_choice`, `tools` must be set",
+        ),
+        "no_tool_choice",
+        "the tool that must be called is not among those that were sent; the model chooses by itself",
+        needs="tool_choice",
+        lasting=False,
+        says="The tool specified in `tool_choice` does not match any of the specified `tools`",
+        mend="offer the tool in the same request",
     ),
     Remedy(
         "text_model",
@@ -120,6 +139,8 @@ TABLE: tuple[Remedy, ...] = (
         "no_images",
         "the model reads text only (vLLM, llama.cpp without mmproj); images become notes",
         needs="images",
+        says="qwen3-235b is not a multimodal model",
+        mend="serve a model that sees, if images matter",
     ),
     Remedy(
         "system_position",
@@ -133,6 +154,8 @@ TABLE: tuple[Remedy, ...] = (
         "fold_system",
         "the chat template refuses system turns inside the conversation (some Qwen templates); "
         "they become reminders in user turns",
+        says="System message must be at the beginning.",
+        mend="give the engine a chat template that takes system turns anywhere (vLLM: --chat-template)",
     ),
     Remedy(
         "stop_limit",
@@ -143,6 +166,8 @@ TABLE: tuple[Remedy, ...] = (
         "stop_limit",
         "the engine takes fewer stop strings (vLLM: VLLM_MAX_STOP_STRINGS, 4; OpenAI: 4); the rest is matched here",
         needs="stop",
+        says="'loc': 'body.stop', 'msg': 'List should have at most 4 items after validation, not 5'",
+        mend="set VLLM_MAX_STOP_STRINGS higher, if you like; nothing is lost without it",
     ),
     Remedy(
         "answer_limit",
@@ -156,13 +181,16 @@ TABLE: tuple[Remedy, ...] = (
         "max_tokens",
         "the model gives shorter answers than the client asked for; max_tokens is lowered to its limit",
         needs="max_tokens",
+        says="max_tokens=40961 cannot be greater than max_model_len=40960. Please request fewer output tokens.",
+        mend="set a lower limit in the client (Claude Code: CLAUDE_CODE_MAX_OUTPUT_TOKENS, as `qiao claude` does)",
     ),
     Remedy(
         "max_tokens_name",
         (r"'max_tokens' is not supported with this model\. Use '(?P<value>max_completion_tokens)'",),
         "max_tokens_field",
-        "newer OpenAI models take the limit only as max_completion_tokens",
+        "newer OpenAI models know the limit only by its new name; it is sent as max_completion_tokens",
         needs="max_tokens",
+        says="'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
     ),
     Remedy(
         "stream_options",
@@ -170,6 +198,7 @@ TABLE: tuple[Remedy, ...] = (
         "no_stream_options",
         "stream_options went to a request that does not stream; it is left out",
         lasting=False,
+        says="Stream options can only be defined when `stream=True`. (parameter=stream_options)",
     ),
     Remedy(
         "effort",
@@ -182,6 +211,8 @@ TABLE: tuple[Remedy, ...] = (
         "no_reasoning_effort",
         "the engine does not know this reasoning_effort; it is left out",
         needs="effort",
+        says="'loc': 'body.reasoning_effort', 'msg': \"Input should be 'none', 'minimal', 'low', 'medium', 'high', …",
+        mend="choose another effort in the client, or update the engine",
     ),
     Remedy(
         "thinking_budget",
@@ -189,6 +220,8 @@ TABLE: tuple[Remedy, ...] = (
         "no_thinking_budget",
         "vLLM limits thinking only with --reasoning-parser or --reasoning-config; the budget is left out",
         needs="thinking_budget",
+        says="thinking_token_budget is set but reasoning_config is not configured.",
+        mend="start vLLM with --reasoning-parser",
     ),
     Remedy(
         "template_arguments",
@@ -198,6 +231,8 @@ TABLE: tuple[Remedy, ...] = (
         ),
         "no_template_kwargs",
         "the engine does not take chat_template_kwargs; they are left out",
+        says="chat_template is not supported for Mistral tokenizers.",
+        mend="start vLLM without --tokenizer-mode mistral",
     ),
     Remedy(
         "prefill",
@@ -212,6 +247,8 @@ TABLE: tuple[Remedy, ...] = (
         "no_prefill",
         "the engine cannot continue an assistant turn; it answers in a turn of its own",
         needs="prefill",
+        says="continue_final_message and add_generation_prompt are not compatible.",
+        mend="end the conversation with a user turn",
     ),
     Remedy(
         "reasoning_history",
@@ -221,6 +258,7 @@ TABLE: tuple[Remedy, ...] = (
         ),
         "no_reasoning_history",
         "the engine refuses reasoning in earlier turns; it is left out",
+        says="'messages.1.reasoning_content' : property 'reasoning_content' is unsupported",
     ),
     Remedy(
         "strict_schema",
@@ -229,6 +267,8 @@ TABLE: tuple[Remedy, ...] = (
         "the grammar refuses a strict tool's schema (vLLM: one bad schema breaks the request); strict is left out",
         needs="strict",
         lasting=False,
+        says="Invalid grammar specification: 'triggers'",
+        mend="mend the tool's schema, or leave `strict` out",
     ),
     Remedy(
         "answer_schema",
@@ -242,6 +282,8 @@ TABLE: tuple[Remedy, ...] = (
         "the grammar refuses the answer's schema; the answer is not constrained",
         needs="response_format",
         lasting=False,
+        says="Grammar error: Invalid type: objectt",
+        mend="mend the schema of the answer",
     ),
     Remedy(
         "forced_call_schema",
@@ -250,6 +292,8 @@ TABLE: tuple[Remedy, ...] = (
         "the grammar refuses a tool's schema in a forced call (vLLM, legacy tool calling); the model chooses by itself",
         needs="tool_choice",
         lasting=False,
+        says='Grammar error: Unimplemented keys: ["uniqueItems"]',
+        mend="mend the tool's schema, or start vLLM without VLLM_ENFORCE_STRICT_TOOL_CALLING=0",
     ),
     Remedy(
         "priority",
@@ -257,6 +301,8 @@ TABLE: tuple[Remedy, ...] = (
         "unknown_fields",
         "the engine has no --scheduling-policy priority and refuses the field; side requests wait in line like others",
         needs="priority",
+        says="Got priority 1 but Priority scheduling is not enabled.",
+        mend="start vLLM with --scheduling-policy priority",
     ),
     Remedy(
         "sampling_value",
@@ -264,6 +310,8 @@ TABLE: tuple[Remedy, ...] = (
         "unknown_fields",
         "a sampling value is outside the engine's range; the engine's own default is used",
         lasting=False,
+        says="top_k must be 0 (disable), or at least 1, got -2.",
+        mend="correct the value in the client",
     ),
 )
 """Tried in this order; fields that an engine does not know come after (`UNKNOWN_FIELD_WORDINGS`)."""

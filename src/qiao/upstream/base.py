@@ -33,6 +33,20 @@ class UpstreamFacts(msgspec.Struct, frozen=True):
         return next((model for model in self.models if model.id == name), None)
 
 
+class Lesson(msgspec.Struct, frozen=True):
+    """What an upstream taught by refusing a request: the remedy's name and value, and how often it was needed.
+
+    `is_kept`: it is in force for every request until the upstream is another; else it belonged to single requests.
+    """
+
+    remedy: str
+    explanation: str
+    mend: str
+    value: int | str | None = None
+    times: int = 1
+    is_kept: bool = True
+
+
 class Count(msgspec.Struct, frozen=True):
     """Tokens of a prompt.
 
@@ -106,6 +120,11 @@ class Upstream(Protocol):
 
     @property
     def quirks(self) -> Quirks: ...
+
+    @property
+    def lessons(self) -> tuple[Lesson, ...]:
+        """What it taught since it runs as it does; forgotten with its version."""
+        ...
 
     async def facts(self, *, fresh: bool = False) -> UpstreamFacts:
         """What it serves; remembered. `fresh` asks again (at most every few seconds)."""

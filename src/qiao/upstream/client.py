@@ -33,7 +33,8 @@ class Reply(msgspec.Struct, frozen=True):
 class Client:
     """Requests to one upstream root. Use it inside one running loop; `close()` it at the end.
 
-    `root`: http or https URL, to which paths are appended. `connect_timeout`: seconds.
+    `root`: http or https URL, to which paths are appended. `connect_timeout`: seconds. `has_failed`: the server could
+    not be reached, or broke off, since somebody set this to False: it may have been started anew.
     """
 
     def __init__(self, root: str, *, api_key: str | None = None, connect_timeout: float = 10.0) -> None:
@@ -41,6 +42,7 @@ class Client:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "qiao"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
+        self.has_failed = False
         self._connections = Connections(Origin(self.root), headers=headers, connect_timeout=connect_timeout)
 
     async def close(self) -> None:
@@ -64,7 +66,7 @@ class Client:
             async with asyncio.timeout(timeout):
                 return await self._connections.request("POST", path, body, sent, meanwhile=meanwhile)
         except TRANSPORT_ERRORS as error:
-            raise from_exception(error, address=self.root) from error
+            raise self.fault(error) from error
 
     async def post_whole(
         self, path: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None
@@ -79,7 +81,7 @@ class Client:
             async with asyncio.timeout(timeout):
                 response = await self._connections.request("GET", path)
         except TRANSPORT_ERRORS as error:
-            raise from_exception(error, address=self.root) from error
+            raise self.fault(error) from error
         return await self._whole(response, timeout)
 
     async def error_body(self, response: Response, *, timeout: float = 10.0) -> bytes:
@@ -97,11 +99,13 @@ class Client:
             async with asyncio.timeout(timeout):
                 body = await response.read_all()
         except TRANSPORT_ERRORS as error:
-            raise from_exception(error, address=self.root) from error
+            raise self.fault(error) from error
         finally:
             response.close()
         return Reply(response.status, response.headers, body)
 
     def fault(self, error: Exception) -> Fault:
-        """A transport error while an answer was being read."""
-        return from_exception(error, address=self.root)
+        """The fault that a transport error stands for."""
+        fault = from_exception(error, address=self.root)
+        self.has_failed |= fault.kind != "timeout"
+        return fault

@@ -28,6 +28,7 @@ _BUSY = ("overloaded", "queue is full", "too many requests", "at capacity", "adm
 _CLIENT_WORDS = {
     "no_images": "Could not process image",
     "fold_system": "role 'system' is not supported",
+    "no_reasoning_effort": "This model does not support the effort parameter",
 }
 
 
@@ -141,7 +142,8 @@ def _classified(refused: Refusal, said: str, place: str) -> tuple[Kind, Party, s
     if remedy := remedies.find(refused.text, status):
         # A known lack of the engine is a refusal, whatever its status: a 5xx would be repeated in vain.
         known = _CLIENT_WORDS.get(remedy.quirk, "the engine refused the request")
-        return "invalid_request", "client", f"{known}: {said}"
+        mend = f" ({remedy.mend})" if remedy.mend else ""
+        return "invalid_request", "client", f"{known}: {said}{mend}"
     if status == 404 or _has(refused.text, _NO_MODEL):
         return _missing(said, place)
     match status:

@@ -22,7 +22,7 @@ from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
 from qiao.policies.shorten import DEFAULT_TARGET, shorten
-from qiao.upstream.base import Answer, Count, Preparation, Served, UpstreamFacts
+from qiao.upstream.base import Answer, Count, Lesson, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
 from qiao.upstream.errors import TRANSPORT_ERRORS
 from qiao.upstream.http import Response, Sink
@@ -135,6 +135,10 @@ class LlamaCppUpstream:
 
     async def close(self) -> None:
         await self._client.close()
+
+    @property
+    def lessons(self) -> tuple[Lesson, ...]:
+        return ()
 
     @property
     def waiting(self) -> int | None:

@@ -11,6 +11,7 @@ of a stream, as its first event, before it prefills. So a stream counts as accep
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -32,7 +33,7 @@ from qiao.policies.remedies import ANSWER_TOO_LONG
 from qiao.policies.window import is_far
 from qiao.profiles import find
 from qiao.profiles.engines import target_for
-from qiao.upstream.base import Answer, Count, Preparation, Served, UpstreamFacts
+from qiao.upstream.base import Answer, Count, Lesson, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
 from qiao.upstream.counting import Counter, estimate
 from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
@@ -41,7 +42,6 @@ from qiao.upstream.http import Response, Sink
 from qiao.upstream.load import Load
 from qiao.upstream.probe import Findings, probe
 
-_MAX_HEALINGS = 2
 _FACTS_TIMEOUT = 10.0
 _FACTS_MINIMUM_AGE = 2.0
 # Seconds to wait for the first event of a stream. A late refusal comes at once (vLLM 0.32 on two busy cores: within
@@ -57,6 +57,13 @@ _ERROR_BEGINNINGS = (
     b"error: {",
 )
 _NOTHING = Conversation(model="", turns=())
+# Where an engine tells its version, and under which name.
+_VERSION_ROUTES: dict[Flavor, tuple[str, str]] = {
+    "vllm": ("/version", "version"),
+    "sglang": ("/get_server_info", "version"),
+    "llamacpp": ("/props", "build_info"),
+}
+_MOST_LESSONS = 100
 _OWNERS: dict[str, Flavor] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llamacpp", "openai": "openai"}
 
 
@@ -149,6 +156,8 @@ class OpenAIUpstream:
         self._flavor = flavor
         self._model = model
         self._on_heal = on_heal
+        self._version_known: str | None = None
+        self._lessons: dict[tuple[str, int | str | None], Lesson] = {}
         self._facts: UpstreamFacts | None = None
         self._facts_at = 0.0
         self._facts_lock = asyncio.Lock()
@@ -156,15 +165,23 @@ class OpenAIUpstream:
         self._fitter = Fitter(self._counter, on_overflow)
         self._found: tuple[str | None, Served, Findings] | None = None
         self._probe_lock = asyncio.Lock()
+        self._probing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         if self._load is not None:
             await self._load.close()
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
         await self._client.close()
 
     @property
     def waiting(self) -> int | None:
         return self._load.waiting if self._load is not None else None
+
+    @property
+    def lessons(self) -> tuple[Lesson, ...]:
+        return tuple(self._lessons.values())
 
     def admit(self) -> None:
         if self._load is not None:
@@ -173,10 +190,10 @@ class OpenAIUpstream:
     # -- facts ----------------------------------------------------------------------------------------------------
 
     async def facts(self, *, fresh: bool = False) -> UpstreamFacts:
-        if self._facts is not None and not self._may_refresh(fresh):
+        if self._facts is not None and not self._client.has_failed and not self._may_refresh(fresh):
             return self._facts
         async with self._facts_lock:
-            if self._facts is None or self._may_refresh(fresh):
+            if self._facts is None or self._client.has_failed or self._may_refresh(fresh):
                 self._facts = await self._ask_facts()
                 self._facts_at = asyncio.get_running_loop().time()
             return self._facts
@@ -188,6 +205,7 @@ class OpenAIUpstream:
         reply = await self._client.get(self._prefix + "/models", timeout=_FACTS_TIMEOUT)
         if reply.status != 200:
             if reply.status in (404, 405, 501) and self._model is not None:
+                self._settle(None)
                 return UpstreamFacts(self._flavor or "openai", None, (Served(self._model),))
             raise self._refused(reply)
         body = reply.json()
@@ -200,20 +218,52 @@ class OpenAIUpstream:
         if self._model is not None and all(model.id != self._model for model in models):
             models = (Served(self._model), *models)
         flavor = self._flavor or _flavor_of(listed)
-        version = await self._version() if flavor == "vllm" else None
-        if self._facts is not None and version != self._facts.version:
-            self.quirks = Quirks()  # lessons belong to a version
-            self._counter.forget()
+        version = await self._version(flavor)
+        self._settle(version)
         return UpstreamFacts(flavor, version, models)
 
-    async def _version(self) -> str | None:
+    async def _version(self, flavor: Flavor) -> str | None:
+        route = _VERSION_ROUTES.get(flavor)
+        if route is None:
+            return None
+        path, name = route
         try:
-            reply = await self._client.get("/version", timeout=_FACTS_TIMEOUT)
+            reply = await self._client.get(path, timeout=_FACTS_TIMEOUT)
         except Fault:
             return None  # an engine without the route is older or another one; nothing depends on it
         body = reply.json() if reply.status == 200 else None
-        version = body.get("version") if isinstance(body, dict) else None
+        version = body.get(name) if isinstance(body, dict) else None
         return version if isinstance(version, str) else None
+
+    def _settle(self, version: str | None) -> None:
+        """What it taught holds no more where it is another version, or may have been started anew with other flags."""
+        if self._version_known != version or self._client.has_failed:
+            # What a probe finds out cannot be learned from a refusal, so it holds until the next probe.
+            known = self.quirks
+            self.quirks = Quirks(opens_reasoning=known.opens_reasoning, no_tool_rendering=known.no_tool_rendering)
+            self._lessons.clear()
+            self._counter.forget()
+            if self._found is not None:
+                self._found = None
+                self._probing = asyncio.create_task(self._probe_again())
+        self._version_known = version
+        self._client.has_failed = False
+
+    async def _probe_again(self) -> None:
+        with contextlib.suppress(Fault):  # it is busy, or down again: /readyz asks next
+            await self.probe()
+
+    def _learn(self, remedy: Remedy) -> None:
+        if remedy.lasting:
+            self.quirks = self.quirks.with_(remedy)
+        key = (remedy.name, remedy.value if remedy.lasting else None)
+        known = self._lessons.get(key)
+        if known is None and len(self._lessons) >= _MOST_LESSONS:
+            return
+        times = 1 if known is None else known.times + 1
+        self._lessons[key] = Lesson(
+            remedy.name, remedy.explanation, remedy.mend, key[1], times=times, is_kept=remedy.lasting
+        )
 
     async def probe(self) -> Findings | None:
         """What its first model does that it does not tell; asked once a version, and only of vLLM.
@@ -229,7 +279,7 @@ class OpenAIUpstream:
                 target = target_for(facts.flavor, facts.version, served.id, root=served.root)
                 found, lesson = await probe(self._client, self._prefix, target, find(served.root, served.id))
                 if lesson is not None:
-                    self.quirks = self.quirks.with_(lesson)
+                    self._learn(lesson)
                 self.quirks = msgspec.structs.replace(
                     self.quirks,
                     opens_reasoning=found.leaves_reasoning_open,
@@ -287,12 +337,11 @@ class OpenAIUpstream:
             counted = None if excess is None else await self._counter.recount(fit.conversation, target)
             true_count = counted.tokens if counted is not None and counted.is_exact else None
             remedy = remedies.find(refused.text, refused.status, used=used, quirks=quirks, true_count=true_count)
-            if remedy is None or len(healed) >= _MAX_HEALINGS:
+            if remedy is None or len(healed) >= remedies.MAX_HEALINGS:
                 raise self._fault(refused, response.headers, true_count=_best(excess, counted))
             healed.append(remedy.name)
             quirks = quirks.with_(remedy)
-            if remedy.lasting:
-                self.quirks = self.quirks.with_(remedy)
+            self._learn(remedy)
             if self._on_heal is not None:
                 self._on_heal(remedy)
 
