@@ -32,10 +32,11 @@ $(STAMPS)/setup: requirements/run.txt requirements/build.txt pyproject.toml src/
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/test: requirements/run.txt requirements/build.txt requirements/test.txt pyproject.toml src/qiao/__init__.py
+$(STAMPS)/test: requirements/run.txt requirements/build.txt requirements/test.txt requirements/chat-templates.txt pyproject.toml src/qiao/__init__.py
 	@echo "setup: installing into $(TEST_VENV)" >&2
 	@test -x $(TEST_VENV)/bin/python || $(PYTHON) -m venv $(TEST_VENV)
 	@$(TEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/run.txt -r requirements/build.txt -r requirements/test.txt
+	@$(TEST_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r requirements/chat-templates.txt
 	@$(TEST_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@mkdir -p $(STAMPS) && touch $@
 

@@ -1,7 +1,12 @@
-"""A tiny MCP server on stdin and stdout with one tool, `greet`; run by Claude Code in the tests."""
+"""A tiny MCP server on stdin and stdout with one tool, `greet`; run by Claude Code in the tests.
+
+`--after FILE`: it comes up once FILE is there.
+"""
 
 import json
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 TOOL = {
@@ -30,7 +35,15 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     return {} if method == "ping" else None
 
 
+def wait_for(path: Path, limit: float = 60.0) -> None:
+    until = time.monotonic() + limit
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--after"]:
+        wait_for(Path(sys.argv[2]))
     for line in sys.stdin:
         message = json.loads(line)
         if "id" not in message:
