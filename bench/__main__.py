@@ -1,7 +1,8 @@
 """`python -m bench [PART] [--markdown FILE] [--quick]`: measure, print, and keep the tables in FILE.
 
 Parts: `gateway`, `embedded`, `dialects`; `all` is these three; `tool-calls` compares qiao with vLLM and LiteLLM on real
-servers (what `make live` installs; minutes) and has a page of its own, docs/tool-calling-comparison.md. A section of
+servers (what `make live` installs; minutes) and has a page of its own, docs/tool-calling-comparison.md; `prefix` replays
+a session of Claude Code through the three onto a real vLLM (ten minutes) and writes docs/prefix-cache.md. A section of
 FILE that was not measured this time keeps its last table.
 """
 
@@ -25,8 +26,10 @@ TITLES = {
     "embedded": "The embedded engine",
     "dialects": "Calls read out of text",
     "tool-calls": "Tool-call texts",
+    "prefix": "A session of Claude Code",
 }
-APART = {"tool-calls"}
+APART = {"tool-calls", "prefix"}
+PREFIX_PAGE = Path(__file__).parent.parent / "docs" / "prefix-cache.md"
 PACKAGES = ("qiao", "aiohttp", "uvloop", "msgspec", "xllamacpp")
 
 INTRODUCTION = """# Performance
@@ -43,12 +46,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs; not for comparing")
     options = parser.parse_args()
     parts = [part for part in TITLES if part not in APART] if options.part == "all" else [options.part]
+    page: Path | None = options.markdown or (PREFIX_PAGE if options.part == "prefix" else None)
     for part in parts:
         print(f"bench: measuring {TITLES[part].lower()}", file=sys.stderr)
         section = f"## {TITLES[part]}\n\n{facts(quick=options.quick)}\n\n{measured(part, quick=options.quick)}"
         print(section)
-        if options.markdown:
-            options.markdown.write_text(with_section(previous(options.markdown), part, section))
+        if page is not None:
+            page.write_text(with_section(previous(page), part, section))
     return 0
 
 

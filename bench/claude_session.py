@@ -29,14 +29,16 @@ from tests.support import mcp_server
 from tests.support.background import Background
 from tests.support.claude_code import ClaudeCode
 from tests.support.gateway import gateway
-from tests.support.tap import tapping
+from tests.support.tap import Exchange, tapping
 
 MODEL = "qwen3-235b"
 KEY = "sk-bench-key-of-one-run"
 GREET = "mcp__people__greet"
 
 # Headers that belong to the connection and the key of the recording, not to the request.
-_OWN_HEADERS = frozenset({"host", "content-length", "accept-encoding", "connection", "x-api-key", "authorization"})
+_OWN_HEADERS = frozenset(
+    {"host", "content-length", "content-type", "accept-encoding", "connection", "x-api-key", "authorization"}
+)
 
 # Where the machine is slow, the late server is waited for longer than Claude Code's own 30 s.
 _ENVIRONMENT = {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": "131072", "MCP_TIMEOUT": "120000"}
@@ -102,39 +104,46 @@ class Recording:
 
 
 def record(folder: Path) -> Recording:
-    """Run Claude Code in `folder`. Raises AssertionError where a run did not go as scripted."""
-    work = folder / "work"
-    prompts = scripts(work)
-    markers = [(marker(turns, key=str(number)), vllm_marker(turns)) for number, (_, turns) in enumerate(prompts)]
+    """Run the session in `folder` on a scripted engine. Raises AssertionError where a run did not go as scripted."""
+    said = [turns for _, turns in scripts(folder / "work")]
+    markers = [(marker(turns, key=str(number)), vllm_marker(turns)) for number, turns in enumerate(said)]
     requests: list[Request] = []
     with Background() as background:
         engine = FakeEngine({MODEL: MODELS[MODEL]})
         url = background.enter(serving(engine))
         with gateway(url, folder / "gateway", key=KEY) as front:
             tap = background.enter(tapping(front.url))
-            lay_out(work)
-            settings = folder / "mcp.json"
-            server = [str(mcp_server.__file__), "--after", str(work / "people.ready")]
-            settings.write_text(json.dumps({"mcpServers": {"people": {"command": sys.executable, "args": server}}}))
-            claude = ClaudeCode(tap.url, KEY, folder / "home", work, extra=_ENVIRONMENT)
-            for number, (words, turns) in enumerate(prompts):
-                tap.forget()
-                arguments = ["--continue"] if number in (1, 2) else []
-                arguments += ["--mcp-config", str(settings), "--strict-mcp-config", "--max-turns", "60"]
-                outcome = claude.run(f"{words} {markers[number][0]}", *arguments, limit=240)
-                assert outcome.result["subtype"] == "success", outcome.result
-                assert outcome.result["result"] == turns[-1].text, outcome.result
+            for number in drive(tap.url, KEY, folder, [fake for fake, _ in markers]):
                 asked = [each for each in tap.exchanges if each.path == "/v1/messages"]
                 assert {each.status for each in asked} == {200}
                 # A task that ends in the background may be told in a request of its own.
-                assert len(asked) >= len(turns), f"prompt {number}: {len(asked)} requests for {len(turns)} turns"
-                for place, each in enumerate(asked):
-                    headers = {
-                        name: value for name, value in each.request_headers.items() if name.lower() not in _OWN_HEADERS
-                    }
-                    session = 1 if number == len(prompts) - 1 else 0
-                    requests.append(Request(session, place == 0, headers, each.request.decode()))
+                assert len(asked) >= len(said[number]), f"prompt {number}: only {len(asked)} requests"
+                session = 1 if number == len(said) - 1 else 0
+                requests += [request_of(each, session, has_prompt=place == 0) for place, each in enumerate(asked)]
+                tap.forget()
     return Recording(tuple(requests), tuple(markers))
+
+
+def drive(url: str, key: str, folder: Path, markers: Sequence[str], *, model: str = MODEL) -> Iterator[int]:
+    """Claude Code works through the four prompts, whose answers `markers` name; yields each number when it is done."""
+    work = folder / "work"
+    lay_out(work)
+    settings = folder / "mcp.json"
+    server = [str(mcp_server.__file__), "--after", str(work / "people.ready")]
+    settings.write_text(json.dumps({"mcpServers": {"people": {"command": sys.executable, "args": server}}}))
+    claude = ClaudeCode(url, key, folder / "home", work, model=model, extra=_ENVIRONMENT)
+    for number, (words, turns) in enumerate(scripts(work)):
+        arguments = ["--continue"] if number in (1, 2) else []
+        arguments += ["--mcp-config", str(settings), "--strict-mcp-config", "--max-turns", "60"]
+        outcome = claude.run(f"{words} {markers[number]}", *arguments, limit=400)
+        assert outcome.result["subtype"] == "success", outcome.result
+        assert outcome.result["result"] == turns[-1].text, outcome.result
+        yield number
+
+
+def request_of(exchange: Exchange, session: int, *, has_prompt: bool) -> Request:
+    headers = {name: value for name, value in exchange.request_headers.items() if name.lower() not in _OWN_HEADERS}
+    return Request(session, has_prompt, headers, exchange.request.decode())
 
 
 def marker(turns: Sequence[Turn], *, key: str) -> str:

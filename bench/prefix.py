@@ -13,7 +13,6 @@ import contextlib
 import http.client
 import json
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,18 +25,16 @@ from urllib.parse import urlsplit
 
 from tests.live.vllm import install
 from tests.live.vllm.server import Pool, Server, Setup, absence
-from tests.support import claude_code
+from tests.support import claude_code, litellm
 from tests.support.background import Background
-from tests.support.gateway import free_port, gateway
+from tests.support.gateway import gateway
 from tests.support.tap import Exchange, Tap, tapping
 
 from bench.claude_session import KEY, MODEL, Recording, Request, record
 from bench.prefix_cache import BLOCK, Counted, count
 from bench.prefix_ideal import Body, History, ideal
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "prefix-cache.md"
-LITELLM = ROOT / ".venv-litellm" / "bin" / "litellm"
+ENGINE_BLOCK = 32
 
 _COLUMNS = (
     "gateway",
@@ -66,6 +63,7 @@ class Candidate:
     history: History
     open: Callable[[str], AbstractContextManager[str]]
     is_engine: bool = False
+    key: str = KEY
 
 
 @dataclass
@@ -127,8 +125,8 @@ def candidates() -> list[Candidate]:
         Candidate("qiao", "reasoning dropped (its default for Qwen3)", "drop", qiao("drop")),
         Candidate("qiao", "reasoning sent back", "send", qiao("send")),
     ]
-    if LITELLM.exists():
-        found.append(Candidate("LiteLLM", "as it is", "send", litellm))
+    if litellm.absence() is None:
+        found.append(Candidate("LiteLLM", "as it is", "send", through_litellm, key=litellm.KEY))
     found.append(Candidate("vLLM's own /v1/messages", "as it is", "send", contextlib.nullcontext, is_engine=True))
     return found
 
@@ -147,45 +145,16 @@ def qiao(history: History) -> Callable[[str], AbstractContextManager[str]]:
 
 
 @contextlib.contextmanager
-def litellm(engine: str) -> Iterator[str]:
+def through_litellm(engine: str) -> Iterator[str]:
     """LiteLLM's proxy as its documentation sets it up for a vLLM."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        configuration = Path(folder) / "config.yaml"
-        parameters = {"model": f"hosted_vllm/{MODEL}", "api_base": f"{engine}/v1", "api_key": "none"}
-        whole = {"model_list": [{"model_name": MODEL, "litellm_params": parameters}]}
-        configuration.write_text(json.dumps(whole))  # JSON is YAML
-        environment = {
-            "PATH": f"{LITELLM.parent}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": folder,
-            "LANG": "C.UTF-8",
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "LITELLM_TELEMETRY": "False",
-        }
-        command = [LITELLM, "--config", configuration, "--host", "127.0.0.1", "--port", str(port)]
-        log = Path(folder) / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-        try:
-            wait_for(f"http://127.0.0.1:{port}", "/health/liveliness", 180, process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(15)
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+    with tempfile.TemporaryDirectory() as folder, litellm.litellm(litellm.route(MODEL, engine), Path(folder)) as proxy:
+        yield proxy.url
 
 
-def wait_for(url: str, path: str, limit: float, process: subprocess.Popen[bytes] | None = None) -> None:
+def wait_for(url: str, path: str, limit: float) -> None:
     parts = urlsplit(url)
     until = time.monotonic() + limit
     while time.monotonic() < until:
-        if process is not None and process.poll() is not None:
-            raise RuntimeError(f"it ended with status {process.returncode} before it answered")
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
             connection.request("GET", path)
@@ -208,7 +177,7 @@ def replay(candidate: Candidate, number: int, recording: Recording, engine: Engi
         time.sleep(1.0)
         before = engine.told()
         for place, (request, body) in enumerate(asked):
-            headers = {**request.headers, "x-api-key": KEY}
+            headers = {**request.headers, "x-api-key": candidate.key}
             status, answer = post(url, "/v1/messages?beta=true", body, headers)
             if status != 200 or b"event: message_stop" not in answer:
                 raise RuntimeError(f"{candidate.name}, request {place}: {status} {answer[-800:]!r}")
@@ -282,7 +251,7 @@ def least(history: History, recording: Recording, engine: Engine) -> Outcome:
 def setup() -> Setup:
     """A window for the whole session, and vLLM's cache in the smallest blocks that it takes on a CPU."""
     longer = json.dumps({"max_position_embeddings": 131_072})
-    return Setup(window=98_304, flags=("--hf-overrides", longer, "--block-size", str(BLOCK)))
+    return Setup(window=98_304, flags=("--hf-overrides", longer, "--block-size", str(ENGINE_BLOCK)))
 
 
 def run(recording: Recording | None = None) -> str:
@@ -307,7 +276,8 @@ def page(recording: Recording, outcomes: Sequence[Outcome], best: dict[History, 
     facts = (
         f"Session of {len(main)} requests, {sizes[0]:,} to {max(sizes):,} prompt tokens, then "
         f"{len(recording.requests) - len(main)} requests of a new session in the same folder. Claude Code "
-        f"{claude_code.VERSION}, vLLM {install.VERSION}{litellm_words()}, blocks of {BLOCK}."
+        f"{claude_code.VERSION}, vLLM {install.VERSION}{litellm_words()}, blocks of {BLOCK} counted, of {ENGINE_BLOCK} "
+        "in the engine."
     )
     lines = [
         facts,
@@ -353,7 +323,5 @@ def breaks(lost: Sequence[int]) -> str:
 
 
 def litellm_words() -> str:
-    if not LITELLM.exists():
-        return ", LiteLLM not installed (`make live` installs it)"
-    folders = sorted(LITELLM.parent.parent.glob("lib/python3*/site-packages/litellm-*.dist-info"))
-    return f", LiteLLM {folders[0].name.removeprefix('litellm-').removesuffix('.dist-info')}" if folders else ""
+    absent = litellm.absence()
+    return f", LiteLLM {litellm.version()}" if absent is None else f" (LiteLLM is missing: {absent})"
