@@ -1,9 +1,9 @@
 """`python -m bench [PART] [--markdown FILE] [--quick]`: measure, print, and keep the tables in FILE.
 
 Parts: `gateway`, `embedded`, `dialects`; `all` is these three; `tool-calls` compares qiao with vLLM and LiteLLM on real
-servers (what `make live` installs; minutes) and has a page of its own, docs/tool-calling-comparison.md; `prefix` replays
-a session of Claude Code through the three onto a real vLLM (ten minutes) and writes docs/prefix-cache.md. A section of
-FILE that was not measured this time keeps its last table.
+servers (what `make live` installs; minutes) and has a page of its own, docs/tool-calling-comparison.md; `prefix`
+replays a session of Claude Code through the three onto a real vLLM (ten minutes) and writes docs/prefix-cache.md. A
+section of FILE that was not measured this time keeps its last table.
 """
 
 from __future__ import annotations
