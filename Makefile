@@ -8,13 +8,14 @@ TEST_VENV := .venv-test
 OLD_SDK_VENV := .venv-anthropic-0
 LIVE_VENV := .venv-live
 LITELLM_VENV := .venv-litellm
+DOCS_VENV := .venv-docs
 FUZZ_VENV := .venv-fuzz
 FUZZ_SECONDS ?= 3600
 TYPESCRIPT := tests/integration/ts
 STAMPS := .stamps
 PIP_FLAGS := --disable-pip-version-check --quiet --require-hashes
 
-.PHONY: help up setup test check lint types architecture bench live fuzz lock clean
+.PHONY: help up setup test check lint types architecture bench live fuzz docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -101,8 +102,17 @@ $(STAMPS)/fuzz: requirements/fuzz.txt
 bench: $(STAMPS)/test ## measure the gateway and the embedded engine beside the bare upstream
 	@$(TEST_VENV)/bin/python -m bench all --markdown docs/performance.md
 
+$(STAMPS)/docs: requirements/docs.txt
+	@echo "setup: installing into $(DOCS_VENV)" >&2
+	@test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/docs.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+docs: $(STAMPS)/docs ## build the guides into site/ (English and 中文)
+	@$(DOCS_VENV)/bin/mkdocs build --quiet --strict --site-dir site
+
 lock: $(STAMPS)/lock-tool ## renew the hashed requirement files (no URL, no host in them)
-	@for name in run test build anthropic-0 fuzz litellm; do \
+	@for name in run test build anthropic-0 docs fuzz litellm; do \
 	  source=$$([ $$name = run ] && echo pyproject.toml || echo requirements/$$name.in); \
 	  case $$name in \
 	    test|fuzz) extra="--constraint requirements/run.txt";; \
@@ -122,4 +132,4 @@ $(STAMPS)/lock-tool:
 	@mkdir -p $(STAMPS) && touch $@
 
 clean: ## remove what make created
-	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(LIVE_VENV) .venv-ray .vllm-* $(LITELLM_VENV) $(FUZZ_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(TEST_VENV) $(OLD_SDK_VENV) $(LIVE_VENV) .venv-ray .vllm-* $(LITELLM_VENV) $(DOCS_VENV) site $(FUZZ_VENV) $(TYPESCRIPT)/node_modules .venv-lock $(STAMPS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
