@@ -207,14 +207,14 @@ class _Work:
         if out := self._exchange.receive(data):
             if self._shared is not None:
                 self._shared.add(out)
-            line.say(out)
+            line.say(out, is_last=self._exchange.is_over)
         return not self._exchange.is_over and line.has_room
 
     def _say(self, out: bytes) -> None:
         if out:
             if self._shared is not None:
                 self._shared.add(out)
-            self._line.say(out)
+            self._line.say(out, is_last=self._exchange.is_over)
 
     async def _read_whole(self) -> Whole:
         """A whole answer. Raises `Fault`."""

@@ -29,6 +29,8 @@ async def read_body(request: web.BaseRequest, *, limit: int, timeout: float) -> 
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
+    if request.content.is_eof() and encoding in _PLAIN:
+        return _checked(request.content.read_nowait(), limit)  # it came together with the head
     try:
         async with asyncio.timeout(timeout):
             if encoding in _COMPRESSED:
@@ -53,6 +55,12 @@ async def _read(request: web.BaseRequest, limit: int) -> bytes:
             raise _too_large(limit)
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _checked(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
 
 
 async def _read_compressed(request: web.BaseRequest, limit: int) -> bytes:

@@ -79,13 +79,17 @@ class Delivery:
             self._response.open(self._headers())
         return self._response
 
-    def say(self, out: bytes) -> None:
-        """Bytes of the answer, which has begun. A client that is gone is not told: its request is being cancelled."""
+    def say(self, out: bytes, *, is_last: bool = False) -> None:
+        """Bytes of the answer, which has begun. `is_last`: nothing follows.
+
+        A client that is gone is not told: its request is being cancelled.
+        """
         self.said = self.time()
         if self.first is None:
             self.first = self.said
         self.written += len(out)
-        self._write(out)
+        if self._response is not None and self._has_client:
+            self._response.send(out, is_last=is_last)
 
     async def drain(self) -> None:
         """Wait until the client has taken what it was sent."""
@@ -118,10 +122,6 @@ class Delivery:
     def trust_engine(self) -> None:
         """Somebody else watches the engine's silence."""
         self._patience = msgspec.structs.replace(self._patience, limit=float("inf"))
-
-    def _write(self, out: bytes) -> None:
-        if self._response is not None and self._has_client:
-            self._response.send(out)
 
     def _arm(self, wait: float) -> None:
         silence = self.heard + self._patience.limit - self.time()

@@ -31,6 +31,8 @@ from qiao.upstream.probe import Findings
 
 # Seconds between looks at an upstream that has not answered yet.
 _PATIENCE = 5.0
+# Names of models whose meaning is kept; clients can send any number of others.
+_MAX_RESOLVED = 256
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -114,6 +116,7 @@ class Gateway:
         self._probe = probe
         self.main_plain_ids = (main_plain_id,) if main_plain_id else ()
         self._known_names: tuple[UpstreamFacts, Names] | None = None
+        self._resolved: dict[tuple[str, bool], tuple[Served, Profile]] = {}
         self._pdf = PdfReader()
         self.joining = Joining()
 
@@ -141,10 +144,16 @@ class Gateway:
         for fresh in (False, True):
             facts = await self.upstream.facts(fresh=fresh)
             names = self._names_for(facts)
+            known = self._resolved.get((requested, is_subagent))
+            if known is not None:
+                return known
             name = resolve(requested, [model.id for model in facts.models], names, is_subagent=is_subagent)
             if name is not None:
                 served = facts.served(name) or Served(name)
-                return served, self.profile(served)
+                if len(self._resolved) >= _MAX_RESOLVED:
+                    self._resolved.clear()
+                self._resolved[requested, is_subagent] = found = served, self.profile(served)
+                return found
         raise Fault("not_found", f"model: {requested}")
 
     def listed_names(self, facts: UpstreamFacts) -> list[str]:
@@ -169,6 +178,7 @@ class Gateway:
                 plain[name] = self.names.main or (facts.models[0].id if facts.models else name)
             names = msgspec.structs.replace(self.names, plain={**plain, **self.names.plain})
             self._known_names = (facts, names)
+            self._resolved.clear()
         return self._known_names[1]
 
     def profile(self, served: Served) -> Profile:

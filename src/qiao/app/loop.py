@@ -33,8 +33,8 @@ def run(main: Coroutine[Any, Any, _Result]) -> _Result | None:
 def _let_requests_pass() -> None:
     """Look for reference cycles after many objects, and never among the modules.
 
-    Python looks after every 700 new objects, which is several times within one agent's request, and now and then through
-    all that was ever imported, which takes longer than the request.
+    Python looks after every 700 new objects, which is several times within one agent's request, and now and then
+    through all that was ever imported, which takes longer than the request.
     """
     gc.collect()
     gc.freeze()

@@ -15,6 +15,8 @@ from functools import lru_cache
 
 from aiohttp import HttpVersion11, web
 
+_END = b"0\r\n\r\n"
+
 
 @lru_cache(2)
 def _date(seconds: int) -> str:
@@ -28,6 +30,7 @@ class GrowingResponse(web.StreamResponse):
         super().__init__()
         self._request = request
         self._transport: asyncio.Transport | None = None
+        self._head = b""
         # HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
         self._is_framed = request.version >= HttpVersion11
         self._is_ended = False
@@ -44,7 +47,7 @@ class GrowingResponse(web.StreamResponse):
         """Nothing: the head was sent by `open`."""
 
     def open(self, headers: Mapping[str, str]) -> None:
-        """Send the head. Raises ConnectionError if the client is gone."""
+        """Send the head, together with what is sent at once. Raises ConnectionError if the client is gone."""
         transport = self._request.transport
         if transport is None:
             raise ConnectionResetError("the client is gone")
@@ -54,16 +57,27 @@ class GrowingResponse(web.StreamResponse):
             lines.append("Transfer-Encoding: chunked\r\n")
         if not self.keep_alive:
             lines.append("Connection: close\r\n")
-        head = "".join((*lines, "\r\n")).encode("ascii")
+        self._head = "".join((*lines, "\r\n")).encode("ascii")
         self._transport = transport
-        transport.write(head)
         # By this the library knows that it is too late for an error of its own.
-        self._request.writer.output_size += len(head)
+        self._request.writer.output_size += len(self._head)
+        asyncio.get_running_loop().call_soon(self._send_head)
 
-    def send(self, data: bytes) -> None:
-        """Send `data` now. A client that has gone is not told: its request is being cancelled."""
+    def send(self, data: bytes, *, is_last: bool = False) -> None:
+        """Send `data` now. A client that has gone is not told: its request is being cancelled.
+
+        A piece is written at once and as one: every write wakes the client.
+        """
+        if self._is_ended:
+            return
+        self._is_ended = is_last
+        if self._is_framed:
+            framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            data = framed + _END if is_last else framed
+        if self._head:
+            data, self._head = self._head + data, b""
         if data and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_framed else data)
+            self._transport.write(data)
 
     @property
     def unsent(self) -> int:
@@ -78,9 +92,8 @@ class GrowingResponse(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the end, once; the library asks for it again."""
-        if self._is_ended:
-            return
-        self._is_ended = True
-        self.send(data)
-        if self._is_framed and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"0\r\n\r\n")
+        self.send(data, is_last=True)
+
+    def _send_head(self) -> None:
+        if self._head:
+            self.send(b"")
