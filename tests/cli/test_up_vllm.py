@@ -163,6 +163,32 @@ def test_without_gpus_the_refusal_says_what_works(person: Person) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_what_is_near_on_this_machine_can_be_started_at_once(person: Person) -> None:
+    """A machine with one small GPU, as nvidia-smi tells of it."""
+    tool = person.home / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(
+        "#!/bin/sh\n"
+        "case $1 in\n"
+        "--query-gpu=*) echo '0, NVIDIA GeForce RTX 4090, 24564, 24110, 8.9, 570.124.06, [N/A]';;\n"
+        "*) exit 1;;\nesac\n"
+    )
+    tool.chmod(0o755)
+    done = person.qiao("up", "--model", "qwen3-235b", "--context", "65536", PATH=f"{tool.parent}:/usr/bin:/bin")
+    assert done.returncode == 1, done.stderr
+    commands = [line.strip() for line in done.stdout.splitlines() if line.startswith("      ")]
+    assert any(command.startswith("qiao up --model ") and "--context 65536" in command for command in commands), (
+        commands
+    )
+    assert not any("qiao up" in command and "--window" in command for command in commands)
+
+
+def test_a_gguf_file_is_for_the_embedded_engine(person: Person) -> None:
+    done = person.qiao("up", "--model", "./tiny.gguf", "--dry-run")
+    assert done.returncode == 2
+    assert "hint: Say so: qiao up --gguf ./tiny.gguf" in done.stderr
+
+
 def test_a_dry_run_shows_the_plan_and_starts_nothing(person: Person, played: Path) -> None:
     done = person.qiao("up", "--model", "qwen3-235b", "--gpus", "4xH20-96G", "--dry-run")
     assert done.returncode == 0, done.stderr

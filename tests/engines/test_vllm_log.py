@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qiao.engines.vllm_log import bare, is_progress_bar, step_of
+from qiao.engines.vllm_log import bare, cause_of, is_progress_bar, step_of
 
-FOLDER = Path(__file__).parent.parent / "golden" / "engine_logs"
+GOLDEN = Path(__file__).parent.parent / "golden"
+FOLDER = GOLDEN / "engine_logs"
+FAILURES = GOLDEN / "engine_failures"
 SEPARATOR = "----------\n"
 
 
@@ -24,6 +26,19 @@ def test_captured_logs(path: Path) -> None:
         if step is not None:
             told.append(f"{step.message}{f' {step.fraction:.0%}' if step.fraction is not None else ''}")
     text = "".join(f"{each}\n" for each in told)
+    if os.environ.get("GOLDEN_ACCEPT") == "1":
+        path.write_text(f"{head}{SEPARATOR}{text}", "utf-8")
+        return
+    assert text == expected
+
+
+@pytest.mark.parametrize("path", sorted(FAILURES.glob("*.case")), ids=lambda path: path.stem)
+def test_captured_failures(path: Path) -> None:
+    head, _, expected = path.read_text("utf-8").partition(SEPARATOR)
+    cause = cause_of([line for line in head.splitlines()[1:] if not is_progress_bar(line)])
+    text = "unknown\n"
+    if cause is not None:
+        text = f"{cause.text}\n{cause.hint or 'no mend is known'}\n{'final' if cause.is_final else 'tried again'}\n"
     if os.environ.get("GOLDEN_ACCEPT") == "1":
         path.write_text(f"{head}{SEPARATOR}{text}", "utf-8")
         return

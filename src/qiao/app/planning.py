@@ -11,6 +11,7 @@ from qiao.planner import catalogue, specification, vllm
 from qiao.planner.machine import Machine
 from qiao.planner.plan import Goal, Preference
 from qiao.planner.request import Request
+from qiao.upstream.hub_cache import cache_folder
 
 
 def request_of(
@@ -22,15 +23,19 @@ def request_of(
     users: int = 1,
     preference: Preference | None = None,
     version: str | None = None,
+    disk: Path | None = None,
 ) -> Request:
-    """The request that these wishes make. `gpus`, `nodes`: as written, None to look at this machine."""
+    """The request that these wishes make. `gpus`, `nodes`: as written, None to look at this machine.
+
+    `disk`: the folder that a model would be downloaded to; None: where Hugging Face's programs do.
+    """
     goal = Goal(
         window=window,
         users=users,
         preference=preference or "balanced",
         version=vllm.parse_version(version) if version else vllm.NEWEST,
     )
-    machine = machine_of(gpus, nodes)
+    machine = machine_of(gpus, nodes, disk)
     if model_files.is_local(model):
         return Request(machine=machine, models=(model_files.read(model),), goal=goal, wanted=model)
     found = catalogue.find(model)
@@ -39,17 +44,14 @@ def request_of(
     )
 
 
-def machine_of(gpus: str | None, nodes: str | None = None) -> Machine:
+def machine_of(gpus: str | None, nodes: str | None, disk: Path | None = None) -> Machine:
     """The machine that was described, else this one."""
     if nodes:
         return specification.nodes(nodes)
     if gpus:
         return specification.gpus(gpus)
     variables = environment()
-    home = variables.get("HF_HOME") or variables.get("HF_HUB_CACHE")
-    return snapshot.look(
-        Path(home) if home else Path.home() / ".cache" / "huggingface", search_path=variables.get("PATH")
-    )
+    return snapshot.look(disk or cache_folder(variables), search_path=variables.get("PATH"))
 
 
 def is_for_vllm(name: str) -> bool:

@@ -20,7 +20,7 @@ from qiao.app.serve import Observers, configured_upstream, start
 from qiao.config import Config
 from qiao.core.fault import Fault
 from qiao.engines.base import EngineEvent, OnEvent
-from qiao.errors import StartError
+from qiao.errors import ConfigurationError, StartError
 from qiao.hardware.gpus import has_nvidia
 from qiao.ledger.running import Running
 from qiao.observability.logs import RequestLog
@@ -115,6 +115,11 @@ def decide(config: Config, *, search_path: str | None = None) -> Plan | Refused:
         raise StartError(
             f"{config.origin('engine.gguf')} names {config.engine.gguf}, and there is no such file.",
             hint="Check the path.",
+        )
+    if config.engine.gguf is None and (config.models.main or "").endswith(".gguf"):
+        raise ConfigurationError(
+            f"{config.origin('models.main')} names {config.models.main}, a file for the embedded engine.",
+            hint=f"Say so: qiao up --gguf {config.models.main}",
         )
     notices = _without_effect(config, _FOR_VLLM, "vLLM")
     if has_nvidia(search_path):

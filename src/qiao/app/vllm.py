@@ -58,6 +58,7 @@ def planned(config: Config) -> Planned:
         users=config.engine.users,
         preference=config.engine.prefer,
         version=version,
+        disk=config.folders.cache,
     )
     return Planned(plan(request), version, is_installed)
 

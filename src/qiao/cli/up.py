@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, assert_never
 
 import click
+import msgspec
 
 from qiao.app.embedded import start_embedded
 from qiao.app.loop import run
@@ -20,6 +21,7 @@ from qiao.cli.plan import show as show_outcome
 from qiao.cli.words import say, say_note, say_warning
 from qiao.config import Config, environment
 from qiao.engines.base import EngineEvent, OnEvent
+from qiao.planner.plan import Refusal
 
 
 @click.command("up", short_help="Start a model and the gateway, or the gateway for a model that runs elsewhere.")
@@ -37,7 +39,7 @@ def command(dry_run: bool, config_file: str | None, **flags: Any) -> int:
     config = configured(flags, config_file, serving=not dry_run)
     plan = decide(config, search_path=environment().get("PATH"))
     if isinstance(plan, Refused):
-        show_outcome(plan.refusal)
+        show_outcome(_in_words_of_up(plan.refusal))
         return 1
     if dry_run:
         _print_plan(config, plan)
@@ -49,6 +51,19 @@ def command(dry_run: bool, config_file: str | None, **flags: Any) -> int:
 
 def _start(config: Config, plan: Plan, on_event: OnEvent) -> AbstractAsyncContextManager[RunningEngine]:
     return start_embedded(config, on_event) if plan.vllm is None else start_vllm(config, plan.vllm, on_event)
+
+
+def _in_words_of_up(refused: Refusal) -> Refusal:
+    """What is near on this machine can be started at once, and the options have other names here."""
+    near = tuple(msgspec.structs.replace(each, command=_command_of_up(each.command)) for each in refused.nearest)
+    return msgspec.structs.replace(refused, nearest=near)
+
+
+def _command_of_up(command: str) -> str:
+    if not command.startswith("qiao plan") or "--gpus" in command or "--nodes" in command:
+        return command
+    words = command.replace("qiao plan", "qiao up", 1).replace("--window", "--context")
+    return re.sub(r"--(quality|speed)\b", r"--prefer \1", words)
 
 
 def _print_plan(config: Config, plan: Plan) -> None:

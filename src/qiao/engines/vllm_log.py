@@ -6,6 +6,7 @@ them knows says nothing, so that a new version makes the progress coarser and br
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -15,7 +16,7 @@ from qiao.policies import log_hints
 
 # Who says it: (EngineCore_DP0 pid=12), (Worker_TP0_EP0 pid=48). Containers put a time before it.
 _SPEAKER = re.compile(r"^(?:\d{4}-\d\d-\d\dT\S+\s+)?(?:\(([A-Za-z]\w*)[^)]*\bpid=\d+\)\s?)?")
-_HEAD = re.compile(r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\]\s*")
+_HEAD = re.compile(r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[?[^\]\s]*\]\s*")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -128,18 +129,19 @@ _ECHOES = re.compile(r"Engine core initialization failed|EngineDeadError|WorkerP
 
 def cause_of(lines: Sequence[str]) -> Cause | None:
     """Why the start failed, from all that was written; None where nothing says it."""
-    for line in lines:
-        found = _USAGE.search(bare(line))
-        if found is not None:
-            return Cause(
-                f"vLLM does not take its command line: {found['text']}",
-                "Say which vLLM it is, if it is not the newest: `qiao plan --vllm VERSION`.",
-            )
     known = next((hint for line in lines if (hint := log_hints.hint(line)) and hint.severity == "fatal"), None)
     if known is not None:
         return Cause(known.cause.rstrip("."), known.mend)
-    raised = next((text for line in lines if (text := _raised(line)) is not None), None)
-    return Cause(raised, is_final=False) if raised is not None else None
+    for line in lines:
+        found = _USAGE.search(bare(line))
+        if found is not None:
+            return Cause(f"vLLM does not take its command line: {found['text']}", "Look at --vllm-arguments.")
+    for before, line in itertools.pairwise(("", *lines)):
+        text = _raised(line)
+        if text is not None:
+            # An assertion without words is told by what it asserted, on the line above.
+            return Cause(text if ": " in text else f"{text}: {bare(before).strip()}", is_final=False)
+    return None
 
 
 def _raised(line: str) -> str | None:
