@@ -135,17 +135,28 @@ async def answer(upstream: LlamaCppUpstream, conversation: Conversation) -> list
     served = (await upstream.facts()).models[0]
     opened = await upstream.open(as_is(conversation), served, request_id="req_1")
     events: list[Event] = []
-    while data := await opened.read():
-        events += opened.decoder.feed(data)
+    await opened.pump(lambda data: take(events, opened.decoder.feed(data)))
     opened.close()
     return events + opened.decoder.close()
+
+
+def take(events: list[Event], more: list[Event]) -> bool:
+    """Keeps `more`, and wants what follows."""
+    events += more
+    return True
+
+
+async def next_piece(opened: LlamaCppAnswer) -> bytes:
+    """What comes next of the answer."""
+    pieces: list[bytes] = []
+    assert await opened.pump(lambda data: bool(pieces.append(data)))
+    return b"".join(pieces)
 
 
 async def failure(opened: LlamaCppAnswer) -> Fault:
     """How an answer that cannot go on ends: reading raises, or the decoder tells."""
     try:
-        while data := await opened.read():
-            opened.decoder.feed(data)
+        await opened.pump(lambda data: take([], opened.decoder.feed(data)))
     except Fault as fault:
         return fault
     last = opened.decoder.close()[-1]
@@ -318,7 +329,7 @@ async def test_closing_the_answer_ends_the_work(engine: Running, upstream: Llama
     story = asked("Tell me a very long story.", max_tokens=1000)
     opened = await upstream.open(as_is(story), served, request_id="req_1")
     for _ in range(5):
-        assert await opened.read()
+        assert await next_piece(opened)
     opened.close()
     opened.close()
     assert await asyncio.to_thread(wait_until, lambda: not engine.is_busy(), 5, "the engine's work") < 2
@@ -328,7 +339,7 @@ async def test_closing_while_the_prompt_is_read_ends_the_work(engine: Running, u
     served = (await upstream.facts()).models[0]
     long = asked("Read this: " + "lorem ipsum dolor sit amet " * 700)
     opened = await upstream.open(as_is(long), served, request_id="req_1")
-    await opened.read()
+    await next_piece(opened)
     opened.close()
     await asyncio.to_thread(wait_until, lambda: not engine.is_busy(), 90, "the engine's work")
     # It stops between two batches, far from the prompt's end.
@@ -348,7 +359,7 @@ async def test_a_crash_in_the_middle_fails_the_answer_and_the_engine_comes_back(
 ) -> None:
     served = (await upstream.facts()).models[0]
     opened = await upstream.open(as_is(asked("Tell me a very long story.", max_tokens=900)), served, request_id="r")
-    assert await opened.read()
+    assert await next_piece(opened)
     before, restarts = engine.engine.pid, engine.engine.restarts
     assert before is not None
     os.kill(before, signal.SIGKILL)

@@ -11,7 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,31 @@ def test_streams_keep_the_strict_grammar(up: Gateway) -> None:
         checker = Checker()
         checker.feed(response.content)
         checker.close()
+
+
+def test_who_waits_for_the_engine_hears_pings_and_has_its_turn(tmp_path: Path) -> None:
+    arguments = ["up", "--cache", str(CACHE), "--no-auth", "--ping-interval", "0.2", "--log-level", "warning"]
+    story = {"model": MODEL, "max_tokens": 400, "messages": HELLO, "stream": True}
+    hello = {"model": MODEL, "max_tokens": 3, "messages": HELLO, "stream": True}
+    with process(arguments, tmp_path) as found:
+        wait_until(lambda: "qiao is up" in found.output, 120, "the checks of qiao up")
+        with httpx2.stream("POST", found.url + "/v1/messages", json=story, timeout=120) as first:
+            assert b"message_start" in next(first.iter_bytes())
+            with ThreadPoolExecutor(12) as pool:
+                waiting = [pool.submit(post, found, hello) for _ in range(12)]
+                # More of them than the engine has threads for by itself: the count is answered all the same.
+                counted = post(found, {"model": MODEL, "messages": HELLO}, "/v1/messages/count_tokens")
+                assert counted.status_code == 200
+                wait_until(lambda: all(request.running() for request in waiting), 10, "the requests")
+                time.sleep(1)
+                first.close()
+                for request in waiting:
+                    response = request.result(120)
+                    assert response.status_code == 200
+                    checker = Checker()
+                    checker.feed(response.content)
+                    checker.close()
+                assert any(b"event: ping" in request.result().content for request in waiting)
 
 
 @pytest.mark.parametrize("name", [tool.name for tool in TOOLS])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qiao.core.conversation import Conversation, Part, Text, Tool, ToolCall, ToolChoice, ToolResult, Turn
-from qiao.policies.shorten import Shortened, estimate, shorten
+from qiao.policies.shorten import DEFAULT_TARGET, LEAST_TARGET, Shortened, estimate, reading_time, shorten, target_for
 
 REMINDER = "<system-reminder>\nThe date is today. " + "Rules. " * 300 + "\n</system-reminder>"
 TOOLS = tuple(
@@ -196,3 +196,18 @@ def test_whatever_comes_ends_with_the_last_words_and_near_the_target(kinds: list
 @pytest.mark.parametrize("text", ["", "x", "word " * 100, "汉字" * 50])
 def test_the_estimate_is_rather_too_high(text: str) -> None:
     assert estimate(text) >= len(text) / 4
+
+
+@given(st.floats(1, 5000))
+def test_the_target_is_read_in_time_wherever_that_is_possible(speed: float) -> None:
+    target = target_for(speed)
+    assert LEAST_TARGET <= target <= DEFAULT_TARGET
+    assert target == LEAST_TARGET or reading_time(target, speed) < 10
+    assert target == DEFAULT_TARGET or reading_time(target + 100, speed) > 8
+
+
+def test_the_target_where_it_was_measured() -> None:
+    # SmolLM2-135M on two quiet cores: 256 tokens in 0.8 s, 2,000 in 8.7 s.
+    assert (target_for(320.0), round(reading_time(2000, 320.0), 1)) == (2000, 8.7)
+    assert target_for(160.0) == 1100
+    assert target_for(None) == target_for(10.0) == LEAST_TARGET

@@ -11,9 +11,10 @@ import msgspec
 from qiao.config import Config, environment
 from qiao.core.llamacpp.request import Options
 from qiao.engines import models, requirements
-from qiao.engines.base import EngineEvent, OnEvent
+from qiao.engines.base import Endpoint, EngineEvent, OnEvent
 from qiao.engines.llamacpp import EmbeddedEngine, EngineSettings, model_name
 from qiao.errors import StartError
+from qiao.policies.shorten import DEFAULT_TARGET, target_for
 from qiao.upstream.hub import Hub
 from qiao.upstream.llamacpp import Choices, LlamaCppUpstream
 
@@ -53,15 +54,30 @@ async def start_embedded(config: Config, on_event: OnEvent) -> AsyncIterator[Run
     )
     try:
         endpoint = await engine.start()
-        upstream = LlamaCppUpstream(
-            endpoint.address, key=endpoint.key, window=engine.window, choices=_choices(config, alias)
-        )
+        choices = _choices(config, alias)
+        if alias == _OWN_NAME:
+            choices = msgspec.structs.replace(choices, target=await _target(endpoint, on_event))
+        upstream = LlamaCppUpstream(endpoint.address, key=endpoint.key, window=engine.window, choices=choices)
         try:
             yield RunningEmbedded(engine, upstream, config)
         finally:
             await upstream.close()
     finally:
         await engine.stop()
+
+
+async def _target(endpoint: Endpoint, on_event: OnEvent) -> int:
+    """Tokens to which prompts are shortened: as many as this machine reads before a person gives up."""
+    upstream = LlamaCppUpstream(endpoint.address, key=endpoint.key)
+    try:
+        speed = await upstream.reading_speed()
+    finally:
+        await upstream.close()
+    target = target_for(speed)
+    if target < DEFAULT_TARGET:
+        reads = f"reads {speed:.0f} tokens a second" if speed is not None else "reads very slowly"
+        on_event(EngineEvent("ready", f"This machine {reads} now: long prompts are shortened to {target} tokens."))
+    return target
 
 
 def _folder(config: Config) -> Path:

@@ -19,6 +19,8 @@ from qiao.engines.parent import end_with
 from qiao.engines.supervisor import Report
 from qiao.errors import StartError
 
+_HTTP_THREADS = 64
+
 
 class ChildSettings(msgspec.Struct, frozen=True):
     """What the parent asks for.
@@ -89,6 +91,11 @@ def _serve(settings: ChildSettings) -> Any:
     parameters.cpuparams.n_threads = settings.decode_threads
     parameters.cpuparams_batch.n_threads = settings.prefill_threads
     parameters.cache_ram_mib = settings.cache_mebibytes
+    # Otherwise a side request that shares a part of the prompt drops the rest of the conversation, and what is in the
+    # cache of earlier prompts is not looked at when the conversation comes back.
+    parameters.slot_prompt_similarity = 0.0
+    # Each request that waits for its turn holds one.
+    parameters.n_threads_http = _HTTP_THREADS
     flash = xllamacpp.llama_flash_attn_type
     parameters.flash_attn_type = (
         flash.LLAMA_FLASH_ATTN_TYPE_ENABLED if settings.flash_attention else flash.LLAMA_FLASH_ATTN_TYPE_DISABLED

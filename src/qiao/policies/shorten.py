@@ -17,7 +17,18 @@ import msgspec
 from qiao.core.conversation import Conversation, Part, ResultPart, Text, Tool, ToolCall, ToolResult, Turn
 
 DEFAULT_TARGET = 2000
-"""Tokens of a prompt. A 135M model reads them in under 10 s on two cores."""
+"""Tokens of a prompt. A 135M model reads them in under 10 s on two cores that have nothing else to do."""
+
+LEAST_TARGET = 400
+"""Less leaves no room for a question and what it is about."""
+
+MEASURED = 256
+"""Tokens of the prompt by which the reading speed is measured; see `target_for`."""
+
+_PATIENCE = 9.0
+# Seconds for n tokens grow like n * (1 + n / 4200): measured with SmolLM2-135M, 512 to 6,000 tokens.
+_DOUBLED_AT = 4200
+_STEP = 100
 
 _CHARACTERS_A_TOKEN = 3.5
 _SYSTEM_CHARACTERS = 400
@@ -38,6 +49,23 @@ class Shortened(msgspec.Struct, frozen=True):
 def estimate(text: str) -> int:
     """Tokens of `text`, rather too many than too few for English and code."""
     return int(len(text.encode()) / _CHARACTERS_A_TOKEN) + 1
+
+
+def reading_time(tokens: int, tokens_per_second: float) -> float:
+    """Seconds for a prompt of `tokens`, where one of `MEASURED` tokens was read with `tokens_per_second`."""
+    return tokens * (1 + tokens / _DOUBLED_AT) / (tokens_per_second * (1 + MEASURED / _DOUBLED_AT))
+
+
+def target_for(tokens_per_second: float | None) -> int:
+    """The largest target, up to the default, of which the first token comes within 10 s; None: a very slow engine."""
+    if tokens_per_second is None:
+        return LEAST_TARGET
+    fitting = (
+        target
+        for target in range(DEFAULT_TARGET, LEAST_TARGET, -_STEP)
+        if reading_time(target, tokens_per_second) <= _PATIENCE
+    )
+    return next(fitting, LEAST_TARGET)
 
 
 def shorten(

@@ -21,7 +21,7 @@ from qiao.core.llamacpp.tools import head
 from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
-from qiao.policies.shorten import DEFAULT_TARGET, shorten
+from qiao.policies.shorten import DEFAULT_TARGET, MEASURED, shorten
 from qiao.upstream.base import Answer, Count, Lesson, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
 from qiao.upstream.errors import TRANSPORT_ERRORS
@@ -36,6 +36,7 @@ READ_ONLY = ("get_*", "list_*", "search_*", "find_*", "lookup_*", "read_*", "cou
 _FACTS_TIMEOUT = 10.0
 _PROMPT_TIMEOUT = 30.0
 _SCORE_TIMEOUT = 120.0
+_SPEED_TIMEOUT = 8.0
 _LEAST_ANSWER = 16
 _NEUTRAL = "Hello."
 
@@ -79,6 +80,13 @@ class _Prompt(msgspec.Struct):
 
 class _Tokens(msgspec.Struct):
     tokens: list[int]
+
+
+class _Read(msgspec.Struct):
+    class _Timings(msgspec.Struct):
+        prompt_per_second: float
+
+    timings: _Timings
 
 
 class _Scored(msgspec.Struct):
@@ -185,6 +193,19 @@ class LlamaCppUpstream:
         if on_sent is not None:
             on_sent(answer)
         return answer
+
+    async def reading_speed(self) -> float | None:
+        """Tokens of a prompt that the engine reads in a second; None where a short one took too long to tell.
+
+        Measured with `shorten.MEASURED` tokens, so that it costs a second.
+        """
+        try:
+            reply = await self._client.post_whole("/completion", request.reading(MEASURED), timeout=_SPEED_TIMEOUT)
+        except Fault as fault:
+            if fault.kind != "timeout":
+                raise
+            return None
+        return self._read(reply, _Read).timings.prompt_per_second
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         conversation, _ = self._fitted(prepare(self.quirks, _target(served)).conversation, served)

@@ -217,6 +217,11 @@ def scoring(prompt: str, text: str) -> bytes:
     )
 
 
+def reading(tokens: int) -> bytes:
+    """The body for `/completion` that makes the engine read a prompt of `tokens`, which nobody else sends."""
+    return msgspec.json.encode({"prompt": [place % 1000 + 500 for place in range(tokens)], "n_predict": 1})
+
+
 def _answer_tokens(conversation: Conversation, options: Options, room: int) -> int:
     asked = options.longest_answer if conversation.max_tokens is None else conversation.max_tokens
     return max(0, min(asked, options.longest_answer, room))
