@@ -60,8 +60,8 @@ def measured(part: str, *, quick: bool) -> str:
     if part == "gateway":
         return gateway.run(effort=gateway.QUICK if quick else gateway.FULL)
     # Loaded late: they need engines, which the gateway's own measurement does not.
-    run: Callable[[], str] = importlib.import_module(f"bench.{part.replace('-', '_')}").run
-    return run()
+    run: Callable[..., str] = importlib.import_module(f"bench.{part.replace('-', '_')}").run
+    return run(quick=quick) if part == "embedded" else run()
 
 
 def facts(*, quick: bool) -> str:

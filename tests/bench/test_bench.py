@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from bench.__main__ import INTRODUCTION, facts, with_section
 
-from bench import dialects, engine, load, tool_calls
+from bench import dialects, embedded, engine, load, tool_calls
+from qiao.policies.shorten import estimate, shorten
 from tests.live.tricky_texts import Heard, all_cases, judged
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,6 +39,38 @@ def test_the_gateway_is_measured(tmp_path: Path) -> None:
         assert float(number) > 0 or name.startswith("added")
     assert page.read_text().startswith(INTRODUCTION.splitlines()[0])
     assert done.stdout.strip() in page.read_text()
+
+
+def test_the_embedded_engine_is_measured() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "embedded", "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")]
+    rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in lines[1:]}
+    assert len(rows) == 7
+    prompt, cached, first, *_ = rows["200 tokens, cold"]
+    assert (int(cached), int(prompt) > 200, float(first) > 0) == (0, True, True)
+    # A busy machine may leave no time for the rest, which is said then.
+    again = rows["200 tokens, the same again"]
+    assert again[0].startswith("not measured") or int(again[1]) == int(again[0]) - 1
+
+
+def test_what_time_did_not_suffice_for_is_said() -> None:
+    assert embedded.row("6k tokens, cold", None) == "| 6k tokens, cold | not measured: no time was left | | | | |"
+    found = embedded.Measured(prompt=1000, cached=0, first=5.0, written=32, writing=1.0)
+    assert embedded.row("1k", found) == "| 1k | 1000 | 0 | 5.00 | 200 | 31 |"
+
+
+def test_the_agents_session_is_longer_than_any_target() -> None:
+    found = shorten(embedded.agent_session())
+    assert "turns" in found.note
+    assert 1200 < sum(estimate(str(turn.parts)) for turn in found.conversation.turns) < 2600
 
 
 def test_a_page_keeps_what_was_not_measured() -> None:
