@@ -129,7 +129,7 @@ def requests(*, quick: bool) -> list[Request]:
         out += [
             Request(f"{name}, cold", cold),
             Request(f"{name}, the same again", cold, repeats=_REPEATS),
-            Request(f"{name}, next turn (+300)", following),
+            Request(f"{name}, next turn", following),
             Request("", asking(text_of(60, size + 1))),
             Request(f"{name}, next turn again, after another conversation", following),
         ]
@@ -226,10 +226,10 @@ def run(*, quick: bool = False) -> str:
         *(row(name, measured) for name, measured in found.rows),
         "",
         (
-            f"SmolLM2-135M-Instruct, Q4_1; one answer at a time, {_WRITTEN} tokens each, the faster of {_REPEATS} where it "
-            f"says “the same again”. At its start the engine read {MEASURED} tokens with {speed}, from which `qiao up` "
-            f"derives the target of {target_for(found.speed)} tokens for shortened prompts. The machine's load was "
-            f"{found.loads[0]:.1f} before and {found.loads[1]:.1f} after (2 cores busy with this alone: 1 to 2)."
+            f"SmolLM2-135M-Instruct, Q4_1; one answer at a time, {_WRITTEN} tokens each, the faster of {_REPEATS} "
+            f"where it says “the same again”. At its start the engine read {MEASURED} tokens with {speed}, from which "
+            f"`qiao up` derives the target of {target_for(found.speed)} tokens for shortened prompts. The machine's "
+            f"load was {found.loads[0]:.1f} before and {found.loads[1]:.1f} after (this alone makes 1 to 2)."
         ),
     ]
     return "\n".join(lines)

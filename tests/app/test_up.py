@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -141,21 +142,31 @@ async def test_an_engine_of_our_own(tmp_path: Path) -> None:
     assert running(tmp_path) == []
 
 
-async def test_a_port_in_use_stops_the_engine_again(tmp_path: Path) -> None:
-    stopped: list[str] = []
-    async with serving(FakeEngine()) as url:
-        port = int(url.rpartition(":")[2])
-        upstream = configured_upstream(config(tmp_path, f"{url}/v1"))
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["before", "while the engine started"])
+async def test_a_port_in_use_leaves_no_engine(tmp_path: Path, meanwhile: bool) -> None:
+    told: list[str] = []
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    with socket.socket() as holder:
+        if not meanwhile:
+            holder.bind(("127.0.0.1", port))
+            holder.listen()
+        async with serving(FakeEngine()) as url:
+            upstream = configured_upstream(config(tmp_path, f"{url}/v1"))
 
-        @contextlib.asynccontextmanager
-        async def start(settings: Config, _: Plan, on_event: OnEvent) -> AsyncIterator[RunningEngine]:
-            try:
-                yield StandIn(upstream, settings)
-            finally:
-                stopped.append("engine")
+            @contextlib.asynccontextmanager
+            async def start(settings: Config, _: Plan, on_event: OnEvent) -> AsyncIterator[RunningEngine]:
+                told.append("started")
+                holder.bind(("127.0.0.1", port))
+                holder.listen()
+                try:
+                    yield StandIn(upstream, settings)
+                finally:
+                    told.append("stopped")
 
-        taken = msgspec.structs.replace(config(tmp_path), server=Server(port=port))
-        async with running_up(taken, start) as (_, task):
-            with pytest.raises(StartError, match=f"Port {port}"):
-                await asyncio.wait_for(task, 10)
-    assert stopped == ["engine"]
+            taken = msgspec.structs.replace(config(tmp_path), server=Server(port=port))
+            async with running_up(taken, start) as (_, task):
+                with pytest.raises(StartError, match=f"Port {port}"):
+                    await asyncio.wait_for(task, 10)
+    assert told == (["started", "stopped"] if meanwhile else [])

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 
 from qiao.errors import StartError
 from qiao.hardware.ports import owner_of
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises `StartError` when nobody could listen there now: told before minutes go into starting an engine."""
+    if port == 0:
+        return
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                if os.name == "posix":
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except OSError as problem:
+        raise cannot_listen(host, port, problem) from None
 
 
 def cannot_listen(host: str, port: int, problem: OSError) -> StartError:

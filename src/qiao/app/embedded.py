@@ -8,17 +8,19 @@ from pathlib import Path
 
 import msgspec
 
+from qiao import profiles
 from qiao.config import Config, environment
 from qiao.core.llamacpp.request import Options
 from qiao.engines import models, requirements
 from qiao.engines.base import Endpoint, EngineEvent, OnEvent
 from qiao.engines.llamacpp import EmbeddedEngine, EngineSettings, model_name
-from qiao.errors import StartError
+from qiao.errors import ConfigurationError, StartError
 from qiao.policies.shorten import DEFAULT_TARGET, target_for
 from qiao.upstream.hub import Hub
 from qiao.upstream.llamacpp import Choices, LlamaCppUpstream
 
 _OWN_NAME = model_name(Path(models.SMOLLM2.file))
+_OWN_NAMES = frozenset({_OWN_NAME, profiles.find(_OWN_NAME).plain_id})
 
 
 class RunningEmbedded:
@@ -95,7 +97,14 @@ async def _model(config: Config, on_event: OnEvent) -> tuple[Path, str | None]:
     if config.engine.gguf is not None:
         return config.engine.gguf, None
     named = config.models.main
-    if named is not None and named != _OWN_NAME:
+    if named is not None and named.lower() not in _OWN_NAMES:
+        if "/" not in named:
+            raise ConfigurationError(
+                f"--model {named}: the embedded engine has no model of that name.",
+                hint=f"Leave --model away for its own ({_OWN_NAME}), write owner/repository (with :FILE.gguf or "
+                ":Q4_K_M behind it) for one of a hub, or give a file with --gguf. A model that a server already "
+                "serves: `qiao up --upstream URL`.",
+            )
         token = config.engine.hub_token.reveal() if config.engine.hub_token else None
         async with Hub(config.engine.hub, token=token, kind=config.engine.hub_kind) as hub:
             tell = _telling(on_event, f"Downloading {named}.")

@@ -15,6 +15,7 @@ import msgspec
 
 from qiao.app import vllm
 from qiao.app.announce import announcing
+from qiao.app.binding import check_free
 from qiao.app.self_check import Check, self_check
 from qiao.app.serve import Observers, configured_upstream, start
 from qiao.config import Config
@@ -150,6 +151,7 @@ def _without_effect(config: Config, keys: tuple[str, ...], which: str = "an engi
 async def up(config: Config, plan: Plan, report: Report, start_engine: EngineStarter) -> None:
     """Start, check, tell how to connect, and serve until cancelled. Raises a QiaoError when it cannot start."""
     report(plan)
+    check_free(config.server.host, config.server.port)
     async with contextlib.AsyncExitStack() as stack:
         engine = None
         if plan.kind != "attach":

@@ -117,12 +117,12 @@ class Screen:
             words = say_warning if event.state in ("restarting", "failed") else say
             words(event.message)
             return
+        share = f" {event.fraction:.0%}" if event.fraction is not None else ""
         if self._rewrites:
-            share = f" {event.fraction:.0%}" if event.fraction is not None else ""
             click.echo(f"\r\033[K{event.message}{share}", err=True, nl=False)
             self._progress = event.message
         elif (told := _milestone(event)) != self._progress:
-            say(event.message)
+            say(f"{event.message}{share}")
             self._progress = told
 
     def _end_progress(self) -> None:

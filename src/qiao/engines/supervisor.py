@@ -138,7 +138,7 @@ class Supervisor:
         if self._owner is not None:
             await asyncio.gather(self._owner, return_exceptions=True)
             self._owner = None
-        if self.state != "failed":
+        if self.state not in ("failed", "stopped"):
             await self._tell("stopped", f"The {self.name} is stopped.")
 
     async def _tell(self, state: State, message: str, fraction: float | None = None) -> None:
