@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-START_LIMIT = 20.0
+START_LIMIT = 60.0
 """Seconds until the gateway must accept."""
 
 
