@@ -37,6 +37,7 @@ NEIGHBOURS = {
     ("engines", "upstream"): "model files are downloaded with the one HTTP client",
     ("web", "app"): "the dashboard is served by the gateway's server",
     ("clients", "app"): "none yet",
+    ("doctor", "clients"): "the doctor looks at Claude Code where `qiao claude` finds it",
     ("exports", "planner"): "a plan is what is written out",
 }
 

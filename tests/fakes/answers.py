@@ -211,10 +211,16 @@ def default_step(body: Mapping[str, Any]) -> Step:
     if isinstance(choice, dict):
         tools = [tool for tool in tools if tool["name"] == choice["function"]["name"]]
     elif choice != "required":
+        wanted = (body.get("response_format") or {}).get("json_schema")
+        if wanted:
+            return Step(parts=(Say(json.dumps(_object(wanted["schema"]))),))
         return Step(parts=(Say("Hello from the fake engine."),))
     schema = tools[0].get("parameters") or {}
-    arguments = {name: _example(schema.get("properties", {}).get(name, {})) for name in schema.get("required", ())}
-    return Step(parts=(Call(tools[0]["name"], json.dumps(arguments)),))
+    return Step(parts=(Call(tools[0]["name"], json.dumps(_object(schema))),))
+
+
+def _object(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _example(schema.get("properties", {}).get(name, {})) for name in schema.get("required", ())}
 
 
 def _example(schema: Mapping[str, Any]) -> Any:

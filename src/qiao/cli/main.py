@@ -23,6 +23,7 @@ COMMANDS = {
     "claude": "Run Claude Code on the model.",
     "env": "Print the settings for shells, editors and programs.",
     "key": "Print the gateway's key, or make a new one.",
+    "doctor": "Find out what is wrong, and how to mend it.",
     "plan": "Work out how to run a model on these GPUs.",
     "export": "Write the files that start a plan elsewhere.",
 }

@@ -48,6 +48,9 @@ _RIVALS: tuple[tuple[str, str], ...] = (
     ("ANTHROPIC_CUSTOM_MODEL_OPTION", "would offer a model that the gateway does not know"),
 )
 
+REROUTING = tuple(name for name, _ in _RIVALS if name.startswith("CLAUDE_CODE_USE_"))
+"""Variables that send a session to another provider, whatever ANTHROPIC_BASE_URL says."""
+
 
 def variables(connection: Connection) -> tuple[Variable, ...]:
     """Everything to set and to remove, in the order in which a person wants to read it."""

@@ -44,7 +44,7 @@ def conflicts(files: Sequence[Path], wanted: Sequence[Variable]) -> list[Conflic
     firm = {variable.name: variable.value or "" for variable in wanted if variable.is_firm}
     found = []
     for file in files:
-        for name, theirs in _environment(file).items():
+        for name, theirs in environment_of(file).items():
             if name in firm and theirs != firm[name]:
                 found.append(Conflict(name, file, theirs))
     return found
@@ -65,7 +65,8 @@ def has_secret(content: Mapping[str, Any]) -> bool:
     return bool(content.get("env", {}).get("ANTHROPIC_AUTH_TOKEN"))
 
 
-def _environment(file: Path) -> dict[str, str]:
+def environment_of(file: Path) -> dict[str, str]:
+    """The variables that a settings file sets; none where it is not there or broken."""
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError):  # not there, or broken: Claude Code itself says so

@@ -48,19 +48,31 @@ def query_topology(search_path: str | None = None) -> str | None:
     return _run(["topo", "-m"], search_path)
 
 
+def failure(search_path: str | None = None) -> str | None:
+    """What nvidia-smi says when it is there and cannot work; None where it works, or is not there."""
+    done = _done([], search_path)
+    if done is None or done.returncode == 0:
+        return None
+    return " ".join(f"{done.stdout} {done.stderr}".split()) or f"nvidia-smi ends with status {done.returncode}"
+
+
 def _run(arguments: list[str], search_path: str | None) -> str | None:
+    done = _done(arguments, search_path)
+    return done.stdout if done is not None and done.returncode == 0 else None
+
+
+def _done(arguments: list[str], search_path: str | None) -> subprocess.CompletedProcess[str] | None:
     program = shutil.which("nvidia-smi", path=search_path)
     if program is None and search_path is None and os.access(_IN_WSL, os.X_OK):
         program = _IN_WSL
     if program is None:
         return None
     try:
-        done = subprocess.run(  # noqa: S603 - the path is what `which` found, the arguments are ours
+        return subprocess.run(  # noqa: S603 - the path is what `which` found, the arguments are ours
             [program, *arguments], capture_output=True, text=True, timeout=_TIMEOUT, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def parse_query(text: str, interconnect: Interconnect | None = None) -> tuple[tuple[Gpu, ...], str | None]:

@@ -75,13 +75,18 @@ class Client:
         response = await self.post(path, body, headers=headers, timeout=timeout)
         return await self._whole(response, timeout)
 
-    async def get(self, path: str, *, timeout: float) -> Reply:
-        """GET and read the whole answer. Raises `Fault` when there is none in `timeout` seconds."""
+    async def get(
+        self, path: str, *, timeout: float, headers: Mapping[str, str] | None = None, method: str = "GET"
+    ) -> Reply:
+        """GET (or HEAD) and read the whole answer. Raises `Fault` when there is none in `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                response = await self._connections.request("GET", path)
+                response = await self._connections.request(method, path, headers=headers)
         except TRANSPORT_ERRORS as error:
             raise self.fault(error) from error
+        if method == "HEAD":
+            response.close()  # its head may name the length of a body that never comes
+            return Reply(response.status, response.headers, b"")
         return await self._whole(response, timeout)
 
     async def error_body(self, response: Response, *, timeout: float = 10.0) -> bytes:

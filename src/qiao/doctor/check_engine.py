@@ -1,0 +1,258 @@
+"""Checks of an engine: parsers, template, window, cache, version. The facts come from asking it, or from its log."""
+
+from __future__ import annotations
+
+from qiao.doctor.facts import EngineFacts
+from qiao.doctor.finding import Check, Finding, Grade
+from qiao.planner import vllm
+from qiao.profiles import find
+from qiao.profiles.engines import version_of
+
+FIRST_REQUEST = 13_000
+"""Tokens of Claude Code's first request (2.1.330, measured: 11 500 headless, 12 800 in the terminal)."""
+
+_ANSWER = 3_000
+_COMFORTABLE = 32_000
+_RENDERS_TOOLS = (0, 10)
+_KNOWS_QWEN3 = (0, 8, 5)
+_LOW_HIT_RATE = 20.0
+_IN_FRONT = "put qiao in front (`qiao up --upstream URL`), which"
+
+
+def _finding(facts: EngineFacts, check: str, grade: Grade, evidence: str, mend: str | None = None) -> Finding:
+    return Finding(check=check, grade=grade, about=facts.about, evidence=evidence, mend=mend)
+
+
+def _flags(facts: EngineFacts) -> str:
+    """The flags for this model's tool calls, as its vLLM knows them."""
+    version = version_of(facts.version) or (0, 32, 0)
+    chosen = vllm.tool_parser(find(facts.root, facts.model), (*version, 0, 0)[:3])
+    name = chosen.name or "hermes"
+    return f"--enable-auto-tool-choice --tool-call-parser {name}"
+
+
+def parser_missing(facts: EngineFacts) -> Finding | None:
+    """The engine was started without a tool parser."""
+    if facts.tool_parser is None:
+        return None
+    if facts.tool_parser:
+        return _finding(facts, "parser_missing", "ok", "The engine takes tools and reads the calls.")
+    if facts.reader == "qiao":
+        evidence = f"The engine has no tool parser ({facts.reason or 'it refuses tools'}); qiao reads the calls itself."
+        return _finding(facts, "parser_missing", "note", evidence)
+    return _finding(
+        facts,
+        "parser_missing",
+        "problem",
+        f"The engine refuses tools: {facts.reason or 'it was started without a tool parser'}",
+        f"Restart it with {_flags(facts)}; or leave it as it is and {_IN_FRONT} reads the calls itself.",
+    )
+
+
+def parser_wrong(facts: EngineFacts) -> Finding | None:
+    """The tool parser is not the one that this model writes for: its calls leak as text."""
+    if facts.leak:
+        return _finding(
+            facts,
+            "parser_wrong",
+            "problem",
+            f"A call came back as plain text although the engine has a tool parser: {facts.leak!r}.",
+            f"Restart it with {_flags(facts)}; or {_IN_FRONT} reads the calls itself (--tool-parser NAME).",
+        )
+    if facts.parser_name is None or facts.model is None:
+        return None if facts.leak is None else _finding(facts, "parser_wrong", "ok", "A tool call came back as a call.")
+    version = version_of(facts.version) or (0, 32, 0)
+    wanted = vllm.tool_parser(find(facts.root, facts.model), (*version, 0, 0)[:3])
+    same = {"qwen3_xml": "qwen3_coder", "glm47": "glm45"}
+    if wanted.name is None or same.get(facts.parser_name, facts.parser_name) == same.get(wanted.name, wanted.name):
+        return None
+    return _finding(
+        facts,
+        "parser_wrong",
+        "problem",
+        f"The engine reads tool calls with the parser {facts.parser_name}, and {facts.model} writes them for "
+        f"{wanted.name} ({wanted.why}).",
+        f"Restart it with {_flags(facts)}; or {_IN_FRONT} reads the calls itself.",
+    )
+
+
+def template_without_tools(facts: EngineFacts) -> Finding | None:
+    """The chat template does not show the tools to the model."""
+    if facts.renders_tools is None:
+        return None
+    if facts.renders_tools:
+        return _finding(facts, "template_without_tools", "ok", "The chat template writes the tools into the prompt.")
+    return _finding(
+        facts,
+        "template_without_tools",
+        "problem",
+        "A prompt with a tool has as many tokens as without: the model never sees the tools.",
+        "Use the model's own chat template (leave --chat-template out, or take the template of its repository); "
+        "vLLM before 0.10 leaves the tools out with tool_choice none, so update it.",
+    )
+
+
+def system_in_the_middle(facts: EngineFacts) -> Finding | None:
+    """The chat template refuses system messages in the middle, which Claude Code sends from its first request on."""
+    if "fold_system" in facts.quirks:
+        evidence = "The chat template refuses system turns in the middle; qiao moves them into user turns."
+        return _finding(facts, "system_in_the_middle", "note", evidence)
+    if facts.system_refusal is None:
+        return None
+    if not facts.system_refusal:
+        return _finding(facts, "system_in_the_middle", "ok", "The chat template takes system turns in the middle.")
+    return _finding(
+        facts,
+        "system_in_the_middle",
+        "problem",
+        f"The chat template refuses a system turn after the first message: {facts.system_refusal}",
+        f"Claude Code sends such turns: {_IN_FRONT} moves them; or use a template that takes them.",
+    )
+
+
+def window_too_small(facts: EngineFacts) -> Finding | None:
+    """The context window is smaller than Claude Code's first request."""
+    if facts.window is None:
+        return None
+    if facts.window < FIRST_REQUEST + _ANSWER:
+        return _finding(
+            facts,
+            "window_too_small",
+            "problem",
+            f"The window has {facts.window} tokens, and Claude Code's first request alone has up to {FIRST_REQUEST}.",
+            "Raise --max-model-len (32768 or more; `qiao plan` says what fits). Until then `qiao claude` starts Claude "
+            "Code with --bare, which needs 1 000.",
+        )
+    if facts.window < _COMFORTABLE:
+        return _finding(
+            facts,
+            "window_too_small",
+            "warning",
+            f"The window has {facts.window} tokens: Claude Code starts, and compacts after a few steps.",
+            "Raise --max-model-len; below 48 000 tokens sessions are short.",
+        )
+    return _finding(facts, "window_too_small", "ok", f"The window has {facts.window} tokens.")
+
+
+def prefix_caching_off(facts: EngineFacts) -> Finding | None:
+    """The engine computes every prompt anew."""
+    if facts.prefix_caching is False:
+        return _finding(
+            facts,
+            "prefix_caching_off",
+            "problem",
+            "The same prompt, sent again, was computed again: prefix caching is off. Each turn of a session then costs "
+            "the whole conversation.",
+            "Start vLLM without --no-enable-prefix-caching (before 0.8 with --enable-prefix-caching).",
+        )
+    if facts.hit_rate is not None and facts.hit_rate < _LOW_HIT_RATE:
+        return _finding(
+            facts,
+            "prefix_caching_off",
+            "warning",
+            f"Only {facts.hit_rate:g} % of the prompts' tokens came from the prefix cache; sessions of Claude Code "
+            "reach 90 % and more.",
+            "Something changes the head of the prompt each turn (Claude Code's billing header, hoisted system turns): "
+            f"{_IN_FRONT} keeps it stable.",
+        )
+    return (
+        None if facts.prefix_caching is None else _finding(facts, "prefix_caching_off", "ok", "Prefix caching is on.")
+    )
+
+
+def token_details_off(facts: EngineFacts) -> Finding | None:
+    """The engine does not tell how much of a prompt came from its cache."""
+    if facts.token_details is None:
+        return None
+    if facts.token_details:
+        return _finding(facts, "token_details_off", "ok", "The engine tells how many prompt tokens were cached.")
+    return _finding(
+        facts,
+        "token_details_off",
+        "warning",
+        "The usage has no prompt_tokens_details: clients cannot see what came from the prefix cache.",
+        "Restart vLLM with --enable-prompt-tokens-details.",
+    )
+
+
+def reasoning_swallows_text(facts: EngineFacts) -> Finding | None:
+    """The reasoning parser takes the whole answer for reasoning."""
+    if facts.swallowed:
+        return _finding(
+            facts,
+            "reasoning_swallows_text",
+            "problem",
+            f"An answer came as reasoning only, with no text: {facts.swallowed!r}.",
+            "This model does not mark its reasoning (Instruct models have none): restart vLLM without "
+            "--reasoning-parser.",
+        )
+    profile = find(facts.root, facts.model)
+    if facts.reasoning_parser and facts.model and profile.reasoning == "none" and profile.family != "unknown":
+        return _finding(
+            facts,
+            "reasoning_swallows_text",
+            "problem",
+            f"--reasoning-parser {facts.reasoning_parser} is set, and {facts.model} does not reason: its whole answers "
+            "are taken for reasoning.",
+            "Restart vLLM without --reasoning-parser.",
+        )
+    return (
+        None
+        if facts.swallowed is None
+        else _finding(facts, "reasoning_swallows_text", "ok", "An answer without reasoning comes as text.")
+    )
+
+
+def engine_too_old(facts: EngineFacts) -> Finding | None:
+    """The engine's version lacks what the model or the tools need."""
+    version = version_of(facts.version)
+    if version is None or facts.flavor not in ("vllm", ""):
+        return None
+    if version < _KNOWS_QWEN3:
+        return _finding(
+            facts,
+            "engine_too_old",
+            "problem",
+            f"vLLM {facts.version} does not know the Qwen3 models (since 0.8.5).",
+            "Update vLLM: 0.10 or newer.",
+        )
+    if version < _RENDERS_TOOLS:
+        return _finding(
+            facts,
+            "engine_too_old",
+            "warning",
+            f"vLLM {facts.version} leaves the tools out of the prompt with tool_choice none, so that only its own "
+            "parser can be used.",
+            "Update vLLM: 0.10 or newer.",
+        )
+    return _finding(facts, "engine_too_old", "ok", f"vLLM {facts.version}.")
+
+
+def lessons(facts: EngineFacts) -> Finding | None:
+    """What the gateway has learned from this engine's refusals, and minds since."""
+    if not facts.quirks:
+        return None
+    learned = ", ".join(facts.quirks)
+    return _finding(facts, "lessons", "note", f"The gateway has learned what this engine does not take: {learned}.")
+
+
+CHECKS: tuple[Check[EngineFacts], ...] = (
+    Check("engine_too_old", "an engine that is too old for the model or for tools", engine_too_old),
+    Check("parser_missing", "an engine that was started without a tool parser", parser_missing),
+    Check("parser_wrong", "tool calls that come back as text: the wrong parser for the model", parser_wrong),
+    Check("template_without_tools", "a chat template that never shows the tools to the model", template_without_tools),
+    Check(
+        "system_in_the_middle",
+        "a chat template that refuses system messages in the middle",
+        system_in_the_middle,
+    ),
+    Check("window_too_small", "a window smaller than Claude Code's first request", window_too_small),
+    Check("prefix_caching_off", "prefix caching that is off, or hardly ever hits", prefix_caching_off),
+    Check("token_details_off", "an engine that does not tell what was cached", token_details_off),
+    Check(
+        "reasoning_swallows_text",
+        "a reasoning parser that takes the whole answer for reasoning",
+        reasoning_swallows_text,
+    ),
+    Check("lessons", "what the gateway has learned from the engine's refusals", lessons),
+)
