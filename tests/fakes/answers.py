@@ -204,13 +204,16 @@ def compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def default_step(body: Mapping[str, Any]) -> Step:
+def default_step(body: Mapping[str, Any], behaviour: Behaviour) -> Step:
     """The answer to a request without a script: a greeting, or the call that the request insists on."""
     choice = body.get("tool_choice")
     tools = [tool["function"] for tool in body.get("tools") or ()]
     if isinstance(choice, dict):
         tools = [tool for tool in tools if tool["name"] == choice["function"]["name"]]
     elif choice != "required":
+        if tools and behaviour.leaks_calls:
+            given = json.dumps(_object(tools[0].get("parameters") or {}))
+            return Step(parts=(Say(raw_call(tools[0]["name"], given)),))
         wanted = (body.get("response_format") or {}).get("json_schema")
         if wanted:
             return Step(parts=(Say(json.dumps(_object(wanted["schema"]))),))
@@ -224,6 +227,12 @@ def _object(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _example(schema: Mapping[str, Any]) -> Any:
+    if "const" in schema:
+        return schema["const"]
+    if "anyOf" in schema:
+        return _example(schema["anyOf"][0])
+    if schema.get("properties"):
+        return _object(schema)
     if "enum" in schema:
         return schema["enum"][0]
     examples = {"integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}
@@ -234,7 +243,9 @@ def _as_asked(parts: tuple[Part, ...], request: Request) -> tuple[Part, ...]:
     """Parts as this server and this request make them: text where a parser is missing, no thought where
     unwanted."""
     body, behaviour = request.body, request.behaviour
-    parsed = behaviour.tool_parser and body.get("tools") and body.get("tool_choice") != "none"
+    parsed = (
+        behaviour.tool_parser and not behaviour.leaks_calls and body.get("tools") and body.get("tool_choice") != "none"
+    )
     template = body.get("chat_template_kwargs") or {}
     opening = "" if behaviour.opens_reasoning else "<think>\n"
     thinks = template.get("enable_thinking", body.get("reasoning_effort") != "none")
@@ -251,6 +262,8 @@ def _as_asked(parts: tuple[Part, ...], request: Request) -> tuple[Part, ...]:
                 written.append(part if behaviour.reasoning_parser else Say(f"{opening}{part.text}\n</think>\n\n"))
         else:
             written.append(part)
+    if behaviour.swallows_text:
+        return tuple(Think(part.text) if isinstance(part, Say) else part for part in written)
     return tuple(written)
 
 

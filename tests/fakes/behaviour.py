@@ -20,6 +20,10 @@ class Behaviour(msgspec.Struct, frozen=True):
     * `multimodal`: takes images.
     * `server`: "ray" wraps errors as Ray Serve LLM does and lacks some routes; "llamacpp" counts by its own routes.
     * `prompt_details`: reports cached tokens (`--enable-prompt-tokens-details`).
+    * `prefix_caching`: remembers prompts.
+    * `template_has_tools`: its template writes the tools into the prompt; False: never.
+    * `leaks_calls`: its tool parser is the wrong one: calls stay in the text, and the model calls unasked.
+    * `swallows_text`: its reasoning parser takes everything for reasoning.
     """
 
     max_model_len: int = 40960
@@ -32,6 +36,10 @@ class Behaviour(msgspec.Struct, frozen=True):
     multimodal: bool = False
     server: Literal["vllm", "ray", "llamacpp"] = "vllm"
     prompt_details: bool = True
+    prefix_caching: bool = True
+    template_has_tools: bool = True
+    leaks_calls: bool = False
+    swallows_text: bool = False
 
 
 MODELS: dict[str, Behaviour] = {

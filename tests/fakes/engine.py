@@ -232,18 +232,19 @@ class FakeEngine:
         validation.check_sampling(body, behaviour.max_model_len)
         opening = body.get("add_generation_prompt", True)
         is_shown = behaviour.renders_tools or body.get("tool_choice") != "none"
-        record.prompt = render(body["messages"], body.get("tools") if is_shown else None, opening=opening)
+        tools = body.get("tools") if is_shown and behaviour.template_has_tools else None
+        record.prompt = render(body["messages"], tools, opening=opening)
         tokens = count(record.prompt)
         validation.check_length(tokens, behaviour.max_model_len)
-        cached = self._cache.add(record.prompt)
+        cached = self._cache.add(record.prompt) if behaviour.prefix_caching else 0
         room = behaviour.max_model_len - tokens
         limit = min(room, body.get("max_completion_tokens") or body.get("max_tokens") or room)
-        return (tokens, cached, limit), self._step(body, record)
+        return (tokens, cached, limit), self._step(body, behaviour, record)
 
-    def _step(self, body: dict[str, Any], record: Recorded) -> Step:
+    def _step(self, body: dict[str, Any], behaviour: Behaviour, record: Recorded) -> Step:
         found = find(body["messages"])
         if found is None:
-            return default_step(body)
+            return default_step(body, behaviour)
         script, turn = found
         # A turn that is to be continued has been answered in part, but not yet as a whole.
         record.turn = turn - 1 if body.get("continue_final_message") else turn
@@ -309,7 +310,8 @@ class FakeEngine:
         else:
             validation.check_shape(body)
             validation.check_conversation({**body, "tool_choice": "none"}, name, behaviour)
-            text = render(body["messages"], body.get("tools"), opening=body.get("add_generation_prompt", True))
+            tools = body.get("tools") if behaviour.template_has_tools else None
+            text = render(body["messages"], tools, opening=body.get("add_generation_prompt", True))
         if behaviour.opens_reasoning:
             text += "<think>\n"
         number = count(text)

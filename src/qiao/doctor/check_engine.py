@@ -82,6 +82,11 @@ def template_without_tools(facts: EngineFacts) -> Finding | None:
         return None
     if facts.renders_tools:
         return _finding(facts, "template_without_tools", "ok", "The chat template writes the tools into the prompt.")
+    if facts.reader == "qiao":
+        evidence = (
+            "The engine's template does not show the tools with tool_choice none; qiao writes them into the text."
+        )
+        return _finding(facts, "template_without_tools", "note", evidence)
     return _finding(
         facts,
         "template_without_tools",

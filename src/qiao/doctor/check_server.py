@@ -10,6 +10,9 @@ from qiao.doctor.facts import Access
 from qiao.doctor.finding import Check, Finding, Grade
 from qiao.policies.log_hints import hint
 
+_OF_THE_CHAIN = ("no_tool_parser", "tool_choice_refused", "system_position")
+"""Refusals of the engine that LiteLLM passes on, and that stop a session."""
+
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
     """What the checks here look at. `anthropic`: it is to serve /v1/messages. `errors`: what it said to requests."""
@@ -98,7 +101,7 @@ def wrong_key(door: Door) -> Finding | None:
         mend = "Give the gateway's key with --key (for Claude Code: ANTHROPIC_AUTH_TOKEN)."
     else:
         mend = (
-            "Give the engine's key (vLLM: --api-key, VLLM_API_KEY) with --key; for the gateway QIAO_UPSTREAM_API_KEY."
+            "Give the engine's key (vLLM: --api-key, VLLM_API_KEY) with --key; for the gateway set QIAO_UPSTREAM_KEY."
         )
     return _finding(
         door, "wrong_key", "problem", f"{access.server or 'The server'} {what}: {access.status}{said}", mend
@@ -131,12 +134,12 @@ def litellm_in_between(door: Door) -> Finding | None:
 
 def litellm_errors(door: Door) -> Finding | None:
     """LiteLLM refuses Claude Code's requests for a reason that lies in its configuration."""
+    if door.access.kind != "LiteLLM":
+        return None
     for error in door.errors:
         found = hint(error)
-        if found is not None and (found.name.startswith("litellm_") or door.access.kind == "LiteLLM"):
+        if found is not None and (found.name.startswith("litellm_") or found.name in _OF_THE_CHAIN):
             return _finding(door, "litellm_errors", "problem", f"{found.cause} It said: {error[:200]}", found.mend)
-    if door.access.kind == "LiteLLM" and door.errors:
-        return _finding(door, "litellm_errors", "problem", f"LiteLLM refuses a request: {door.errors[0][:300]}")
     return None
 
 

@@ -21,6 +21,8 @@ from qiao.ledger.keys import stored_key
 from qiao.ledger.running import Running, running
 from qiao.options import Secret
 
+_LITELLM_FILES = ("litellm_config.yaml", "config/litellm_config.yaml")
+
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """What a person named. `limit`: seconds for the replay. Without `url`, `upstream` and `logs`: what runs here."""
@@ -77,6 +79,8 @@ async def examine(
         found += findings(check_machine.CHECKS, local)
         client = look_local.client(config, variables, folder, url)
         found += findings(check_client.CHECKS, client)
+        if wishes.url is None and wishes.upstream is None:
+            found += _nearby(folder)
         if url is None and upstream is None:
             found.append(_nothing_runs())
         found += [_without_effect(warning) for warning in config.warnings]
@@ -150,6 +154,17 @@ def _gateway_key(config: Config, wishes: Wishes, url: str, gateways: list[Runnin
         kept = stored_key(config.folders.state)
         return kept.secret.reveal() if kept is not None else None
     return None
+
+
+def _nearby(folder: Path) -> list[Finding]:
+    """A LiteLLM configuration where the usual guides put it."""
+    found: list[Finding] = []
+    for name in _LITELLM_FILES:
+        try:
+            found += check_log.of_file(name, (folder / name).read_text("utf-8", "replace"))
+        except OSError:  # the usual case: it is not there
+            continue
+    return found
 
 
 def _upstream_down(engine: EngineFacts) -> Finding:

@@ -89,7 +89,7 @@ async def _look_at(asked: str, address: str, key: str | None, now: float) -> tup
         has_messages=_is_route(messages),
         has_chat=_is_route(chat),
     )
-    return access, clock_offset(models.headers.get("Date"), now)
+    return access, clock_offset(models.headers.get("date"), now)
 
 
 async def _kind(client: Client, models: Reply, shown: Mapping[str, str]) -> tuple[Kind, str]:
@@ -108,7 +108,7 @@ async def _kind(client: Client, models: Reply, shown: Mapping[str, str]) -> tupl
     if isinstance(data, list) and data and isinstance(data[0], dict):
         owner = str(data[0].get("owned_by", ""))
         return ("engine", owner) if owner in ("vllm", "sglang", "llamacpp") else ("other", owner)
-    return "other", models.headers.get("Server", "")
+    return "other", models.headers.get("server", "")
 
 
 async def _exists(client: Client, path: str, shown: Mapping[str, str]) -> Reply | None:

@@ -41,7 +41,7 @@ async def _strict(talk: Talk) -> str:
     try:
         return kinds_of(grammar.check(exchange.body, exact_usage=False))
     except grammar.GrammarError as error:
-        raise Failed(str(error)) from None
+        raise Failed(f"a rule is broken: {error}") from None
 
 
 async def _usage(talk: Talk) -> str:

@@ -23,7 +23,7 @@ def accepted(talk: Talk, exchange: Exchange) -> Exchange:
     """The exchange, where it was answered with 200."""
     if exchange.failure is not None:
         raise Failed(f"no answer: {exchange.failure}")
-    if exchange.status in _BUSY:
+    if exchange.status in _BUSY and b"cooldown" not in exchange.body:
         raise Unknown(f"the server is busy ({exchange.status}): {said(exchange)}")
     if exchange.status != 200:
         words = said(exchange)
@@ -46,7 +46,7 @@ def streamed(talk: Talk, exchange: Exchange) -> dict[str, Any]:
     """The message of a stream, as Claude Code puts it together."""
     accepted(talk, exchange)
     if not exchange.is_stream:
-        kind = exchange.headers.get("Content-Type", "nothing")
+        kind = exchange.headers.get("content-type", "nothing")
         raise Failed(f"asked for a stream, and got {kind}")
     talk.longest_silence = max(talk.longest_silence, exchange.to_first, exchange.silence)
     reader = _Stream()
