@@ -92,7 +92,7 @@ async def test_few_requests_and_few_tokens(background: Background) -> None:
     url = background.enter(serving(engine))
     await look_engine.look(url, None)
     chats = [request for request in engine.requests if request.path == "/v1/chat/completions"]
-    assert len(chats) <= 8
+    assert len(chats) <= 11
     asked = [request.body.get("max_tokens") or request.body.get("max_completion_tokens") for request in chats]
     assert sum(asked) < 400
 

@@ -35,10 +35,10 @@ qiao doctor --fix                          # mends what is qiao's, after saying 
 * Exit status: 0 no problem; 1 a problem, or a point marked with * is missed; 2 wrong usage.
 * `--json` prints one object: `schema_version`, `status` (`well`, `problems`), `counts`, `findings` (`check`, `grade`,
   `about`, `evidence`, `mend`), `score` (`passed`, `failed`, `skipped`, `total`, `points`) and `fixes`.
-* `--fix` closes key files to others, removes left-over temporary files and downloads that broke off. Settings of Claude
-  Code that send the session elsewhere are not qiao's: they are changed with `--fix --yes` only, and a copy is kept.
-* An engine is asked nine small requests; the score sheet takes about fifty, nearly all with at most 24 tokens of answer,
-  and `--limit` seconds at most.
+* `--fix` closes key files to others, removes left-over temporary files and downloads that broke off. Settings of
+  Claude Code that send the session elsewhere are not qiao's: only `--fix --yes` changes them, and keeps a copy.
+* An engine is asked a dozen small requests. The score sheet takes about fifty, nearly all with at most 24 tokens of
+  answer, and `--limit` seconds at most.
 """
 
 

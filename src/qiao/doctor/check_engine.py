@@ -92,8 +92,10 @@ def template_without_tools(facts: EngineFacts) -> Finding | None:
         "template_without_tools",
         "problem",
         "A prompt with a tool has as many tokens as without: the model never sees the tools.",
-        "Use the model's own chat template (leave --chat-template out, or take the template of its repository); "
-        "vLLM before 0.10 leaves the tools out with tool_choice none, so update it.",
+        "Use the model's own chat template (leave --chat-template out, or take the template of its repository)."
+        if facts.tool_parser
+        else "Start vLLM without --exclude-tools-when-tool-choice-none, with the model's own chat template, and not "
+        f"older than 0.10; or {_IN_FRONT} writes the tools into the text.",
     )
 
 

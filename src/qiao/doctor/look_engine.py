@@ -1,4 +1,4 @@
-"""What an engine does, asked with a few small requests: nine at most, of which one may write 256 tokens."""
+"""What an engine does, asked with a few small requests: twelve at most, of which one may write 256 tokens."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ async def _probed(upstream: OpenAIUpstream, facts: EngineFacts) -> EngineFacts:
         return msgspec.structs.replace(facts, reason=fault.message)
     if found is None:
         return facts
-    return msgspec.structs.replace(
-        facts, tool_parser=found.tool_parser, reason=found.reason, renders_tools=found.renders_tools
-    )
+    # With a parser tools go with tool_choice auto, and that was tried; without one only none works.
+    renders = facts.renders_tools if facts.renders_tools is not None else found.renders_tools
+    return msgspec.structs.replace(facts, tool_parser=found.tool_parser, reason=found.reason, renders_tools=renders)
 
 
 async def _questions(asker: _Asker, facts: UpstreamFacts, served: Served, ask: str) -> EngineFacts:
@@ -72,6 +72,7 @@ async def _questions(asker: _Asker, facts: UpstreamFacts, served: Served, ask: s
     metrics = await asker.metrics()
     told = re.search(r'^vllm:cache_config_info\{.*enable_prefix_caching="(\w+)"', metrics, re.MULTILINE)
     caching = told[1] == "True" if told else True if cached else None
+    leak, renders_tools = await _leak(asker, ask)
     return EngineFacts(
         about=asker.root,
         flavor=facts.flavor,
@@ -79,7 +80,8 @@ async def _questions(asker: _Asker, facts: UpstreamFacts, served: Served, ask: s
         model=served.id,
         root=served.root,
         window=served.window,
-        leak=await _leak(asker, ask),
+        leak=leak,
+        renders_tools=renders_tools,
         system_refusal=await _system_refusal(asker),
         # An engine that tells what was cached, and told nothing for a prompt sent twice, caches nothing.
         prefix_caching=False if caching is None and has_details else caching,
@@ -139,15 +141,26 @@ async def _prefix(asker: _Asker) -> tuple[bool, bool | None]:
     return cached, has_details
 
 
-async def _leak(asker: _Asker, ask: str) -> str | None:
+async def _leak(asker: _Asker, ask: str) -> tuple[str | None, bool | None]:
+    """The text of a call that came as text ("" if as a call), and whether the prompt grew by the tool."""
     reply = await asker.chat({"messages": [_user(ask)], "tools": [TOOL], "max_tokens": 256})
     message = _message(reply)
     if message is None:
-        return None
+        return None, None
+    with_tool = _prompt_tokens(reply)
+    without = _prompt_tokens(await asker.chat({"messages": [_user(ask)], "max_tokens": 1}))
+    renders = with_tool > without if with_tool is not None and without is not None else None
     if message.get("tool_calls"):
-        return ""
+        return "", renders
     found = _CALL_TEXT.search(str(message.get("content") or ""))
-    return str(message["content"])[max(0, found.start() - 10) :][:120].strip() if found else None
+    leaked = str(message["content"])[max(0, found.start() - 10) :][:120].strip() if found else None
+    return leaked, renders
+
+
+def _prompt_tokens(reply: Reply | None) -> int | None:
+    usage = _object(reply).get("usage")
+    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) else None
 
 
 async def _system_refusal(asker: _Asker) -> str | None:

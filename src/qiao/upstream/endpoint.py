@@ -66,7 +66,9 @@ class Endpoint:
         self._client: Client | None = None
 
     async def __aenter__(self) -> Endpoint:
-        self._client = Client(self.root, api_key=self._key, connect_timeout=5.0)
+        self._client = Client(
+            self.root, connect_timeout=5.0
+        )  # a key goes with each request: one point shows a wrong one
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -128,7 +130,7 @@ class Endpoint:
 
     def _headers(self, key: str | None = None) -> dict[str, str]:
         shown = self._key if key is None else key
-        own = {"anthropic-version": "2023-06-01", "anthropic-beta": BETAS, "User-Agent": "claude-cli/2.1.330 (doctor)"}
+        own = {"anthropic-version": "2023-06-01", "anthropic-beta": BETAS, "x-app": "cli"}
         return {**own, "x-api-key": shown, "Authorization": f"Bearer {shown}"} if shown else own
 
     def _open(self) -> Client:
