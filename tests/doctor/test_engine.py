@@ -66,8 +66,9 @@ async def test_a_healthy_engine_has_nothing(background: Background) -> None:
 async def test_each_fault_is_found_and_no_other(
     background: Background, behaviour: dict[str, object], check: str, grade: str, words: str
 ) -> None:
-    version = str(behaviour.pop("version", "0.32.0"))
-    found = await examined(background, msgspec.structs.replace(HEALTHY, **behaviour), version)
+    changes = dict(behaviour)
+    version = str(changes.pop("version", "0.32.0"))
+    found = await examined(background, msgspec.structs.replace(HEALTHY, **changes), version)
     assert grades(found) == {check: grade}
     assert words in (found[check].mend or "")
     assert found[check].evidence
