@@ -17,6 +17,7 @@ import pytest
 from qiao.engines.base import EngineEvent
 from qiao.engines.supervisor import Policy
 from qiao.engines.vllm import VllmEngine, VllmSettings, find, free_port, placed, version
+from qiao.engines.vllm_child import LogFile
 from qiao.errors import StartError
 from tests.support.embedded import is_alive
 
@@ -139,6 +140,17 @@ async def test_a_known_cause_is_named_with_its_mend_and_not_tried_again(tmp_path
     assert len(runs(tmp_path)) == 1
     assert not is_alive(int((tmp_path / "worker").read_text()))
     await vllm.stop()
+
+
+def test_the_log_does_not_grow_for_ever(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "vllm.log", most=100)
+    for number in range(30):
+        log.write(b"line %02d\n" % number)
+    log.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"vllm.log", "vllm.log.1"}
+    kept = (tmp_path / "vllm.log.1").read_bytes() + (tmp_path / "vllm.log").read_bytes()
+    assert kept.endswith(b"line 28\nline 29\n")
+    assert len(kept) < 220
 
 
 async def test_an_unknown_cause_is_told_in_the_programs_own_words_and_tried_again(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ _HEALTH_TIMEOUT = 5.0
 _BLOCK = 64 * 1024
 _LONGEST_LINE = 64 * 1024
 _KEPT_LINES = 2000
+_LOG_BYTES = 64 * 2**20
 _ENDS = re.compile(rb"[\r\n]+")
 
 
@@ -54,12 +55,32 @@ def main() -> int:
     # Ctrl-C reaches every process of the terminal; the parent ends us in its own time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=KeeperSettings)
-    with Path(settings.log).open("ab") as log:
+    with contextlib.closing(LogFile(Path(settings.log))) as log:
         return asyncio.run(_Keeper(settings, log).keep())
 
 
+class LogFile:
+    """A file that does not grow for ever: beyond `most` bytes it becomes FILE.1, and a new one begins."""
+
+    def __init__(self, path: Path, most: int = _LOG_BYTES) -> None:
+        self._path = path
+        self._most = most
+        self._stream: BinaryIO = path.open("ab")
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._stream.flush()
+        if self._stream.tell() > self._most:
+            self.close()
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._stream = self._path.open("ab")
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 class _Keeper:
-    def __init__(self, settings: KeeperSettings, log: BinaryIO) -> None:
+    def __init__(self, settings: KeeperSettings, log: LogFile) -> None:
         self._settings = settings
         self._log = log
         self._ordered = asyncio.Event()
@@ -172,12 +193,11 @@ class _Keeper:
         _tell(Report("failed", f"could not start: {cause.text}", hint=hint, is_final=cause.is_final))
 
 
-async def _lines(stream: asyncio.StreamReader, log: BinaryIO) -> AsyncIterator[str]:
+async def _lines(stream: asyncio.StreamReader, log: LogFile) -> AsyncIterator[str]:
     """What comes, cut at line ends and at the carriage returns of progress bars; all of it goes to `log` as it is."""
     rest = b""
     while block := await stream.read(_BLOCK):
         log.write(block)
-        log.flush()
         *whole, rest = _ENDS.split(rest + block)
         rest = rest[-_LONGEST_LINE:]
         for line in whole:
