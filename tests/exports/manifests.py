@@ -1,7 +1,7 @@
 """What must hold between and inside Kubernetes manifests, as far as it can be said offline.
 
-The files were also validated, strictly, against the published schemas of Kubernetes 1.34 (kubernetes-validate 1.37) and
-the LeaderWorkerSet definition (kubernetes-sigs/lws, 2026-08-21).
+`test_schemas.py` holds the same files against the published schemas. By hand, once: the LeaderWorkerSet against its own
+definition (kubernetes-sigs/lws, 2026-08-21).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ READY = 360.0
 """Seconds until all is up; about 90 on two idle cores."""
 
 NAME = "Qwen3-235B-A22B-Instruct-2507"
-ARGUMENTS = "--dtype bfloat16 --enforce-eager"
+ARGUMENTS = "--dtype bfloat16 --enforce-eager --num-gpu-blocks-override 640"
 
 
 @pytest.fixture
