@@ -172,6 +172,13 @@ class Tools(msgspec.Struct, frozen=True):
             metavar="NAME",
         ),
     ] = "auto"
+    guided: Annotated[
+        bool,
+        About(
+            "bind every call that qiao reads to the tool's schema, where the engine has structural tags",
+            flag="--guided-tools",
+        ),
+    ] = False
     no_repair: Annotated[
         bool, About("pass on tool calls only as they were written, without mending them", flag="--no-repair")
     ] = False

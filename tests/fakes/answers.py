@@ -8,6 +8,7 @@ wrong.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -47,6 +48,8 @@ class Outcome(msgspec.Struct, frozen=True):
     usage: dict[str, Any]
     cut_call: bool
 
+
+_WRITTEN = re.compile(r'<tool_call>\s*\{"name": "(\w+)", "arguments": (\{.*\})\}\s*</tool_call>', re.DOTALL)
 
 Output: TypeAlias = str | Pause | Break
 
@@ -207,6 +210,8 @@ def compact(value: Any) -> str:
 def default_step(body: Mapping[str, Any], behaviour: Behaviour) -> Step:
     """The answer to a request without a script: a greeting, or the call that the request insists on."""
     choice = body.get("tool_choice")
+    if (wanted := body.get("response_format") or {}).get("type") == "structural_tag":
+        return Step(parts=(Say(_bound(wanted["format"])),))
     tools = [tool["function"] for tool in body.get("tools") or ()]
     if isinstance(choice, dict):
         tools = [tool for tool in tools if tool["name"] == choice["function"]["name"]]
@@ -224,6 +229,21 @@ def default_step(body: Mapping[str, Any], behaviour: Behaviour) -> Step:
 
 def _object(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _example(schema.get("properties", {}).get(name, {})) for name in schema.get("required", ())}
+
+
+def _bound(form: Mapping[str, Any]) -> str:
+    """The shortest text that a structural tag allows."""
+    match form["type"]:
+        case "sequence":
+            return "".join(_bound(element) for element in form["elements"])
+        case "tag":
+            return f"{form['begin']}{_bound(form['content'])}{form['end']}"
+        case "tags_with_separator":
+            return _bound(form["tags"][0])
+        case "json_schema":
+            return json.dumps(_example(form["json_schema"]))
+        case _:
+            return ""
 
 
 def _example(schema: Mapping[str, Any]) -> Any:
@@ -246,6 +266,9 @@ def _as_asked(parts: tuple[Part, ...], request: Request) -> tuple[Part, ...]:
     parsed = (
         behaviour.tool_parser and not behaviour.leaks_calls and body.get("tools") and body.get("tool_choice") != "none"
     )
+    if behaviour.eats_calls:
+        parts = tuple(_eaten(part) for part in parts)
+        parsed = True
     template = body.get("chat_template_kwargs") or {}
     opening = "" if behaviour.opens_reasoning else "<think>\n"
     thinks = template.get("enable_thinking", body.get("reasoning_effort") != "none")
@@ -265,6 +288,12 @@ def _as_asked(parts: tuple[Part, ...], request: Request) -> tuple[Part, ...]:
     if behaviour.swallows_text:
         return tuple(Think(part.text) if isinstance(part, Say) else part for part in written)
     return tuple(written)
+
+
+def _eaten(part: Part) -> Part:
+    """What a parser that was told to leave calls alone makes of a text that is one."""
+    found = _WRITTEN.fullmatch(part.text.strip()) if isinstance(part, Say) else None
+    return Call(found[1], found[2]) if found else part
 
 
 def _stopped(parts: tuple[Part, ...], stops: str | list[str]) -> tuple[tuple[Part, ...], str | None]:

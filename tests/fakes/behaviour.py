@@ -14,6 +14,8 @@ class Behaviour(msgspec.Struct, frozen=True):
     * `tool_parser`: without one, tools are refused unless `tool_choice` is "none", and calls come as text.
     * `renders_tools`: with `tool_choice: "none"` its prompt still lists the tools.
     * `no_tools`: it refuses tools altogether.
+    * `structural_tags`: takes them as `response_format`. `eats_calls`: its parser makes calls of text although it was
+      told not to.
     * `reasoning_parser`: without one, reasoning comes as `<think>` text.
     * `opens_reasoning`: its template writes `<think>` itself.
     * `system_anywhere`: False is a chat template that refuses system messages after the first.
@@ -30,6 +32,8 @@ class Behaviour(msgspec.Struct, frozen=True):
     tool_parser: bool = True
     renders_tools: bool = True
     no_tools: bool = False
+    structural_tags: bool = True
+    eats_calls: bool = False
     reasoning_parser: bool = True
     opens_reasoning: bool = False
     system_anywhere: bool = True

@@ -17,7 +17,7 @@ REQUEST_KEYS = {
     "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop",
     "response_format", "structured_outputs", "reasoning_effort", "thinking_token_budget", "include_reasoning",
     "chat_template_kwargs", "continue_final_message", "add_generation_prompt", "user", "session_id", "request_id",
-    "priority", "cache_salt", "vllm_xargs", "n",
+    "priority", "cache_salt", "vllm_xargs", "n", "skip_special_tokens",
 }  # fmt: skip
 NEVER_SHOWN = ("DeferredToolPlaceholder", "x-anthropic-billing-header", "cache_control", "defer_loading")
 

@@ -135,6 +135,11 @@ def check_conversation(body: Mapping[str, Any], model: str, behaviour: Behaviour
         else:
             text = f'tool_choice=function "{choice["function"]["name"]}" requires --tool-call-parser to be set'
         raise bad(text)
+    wanted = body.get("response_format") or {}
+    if wanted.get("type") == "structural_tag" and not behaviour.structural_tags:
+        expected = "'text', 'json_object' or 'json_schema'"
+        problem = _problem("literal_error", "body.response_format.type", f"Input should be {expected}", wanted["type"])
+        raise malformed(problem | {"ctx": {"expected": expected}})
     messages = body["messages"]
     if not messages:
         raise bad("Cannot apply chat template to an empty conversation. Provide at least one message.")
@@ -315,6 +320,8 @@ def _check_named(choice: Mapping[str, Any], tools: list[Any]) -> None:
 
 
 def _check_output_schema(wanted: Mapping[str, Any]) -> None:
+    if wanted.get("type") == "structural_tag" and not all(map(_compiles, _bound_schemas(wanted.get("format")))):
+        raise bad("Invalid response_format structural_tag specification.", "response_format")
     if wanted.get("type") != "json_schema":
         return
     schema = wanted["json_schema"].get("schema") or {}
@@ -344,6 +351,17 @@ def _compiles(schema: Any) -> bool:
     return isinstance(schema.get("properties", {}), dict) and all(
         reference.removeprefix("#/$defs/").split("/")[0] in known for reference in references
     )
+
+
+def _bound_schemas(form: Any) -> list[Any]:
+    """The schemas in a structural tag."""
+    if isinstance(form, list):
+        return [found for item in form for found in _bound_schemas(item)]
+    if not isinstance(form, dict):
+        return []
+    if form.get("type") == "json_schema":
+        return [form["json_schema"]]
+    return [found for value in form.values() for found in _bound_schemas(value)]
 
 
 def _references(schema: Any) -> list[str]:

@@ -36,6 +36,8 @@ def bare(stages: Stages) -> Stage:
     """A vLLM without a tool parser and without a reasoning parser."""
     stage = stages(MODEL)
     stage.refusals = True
+    tools_of(stage)  # the probe is over
+    stage.engine.forget()
     return stage
 
 
@@ -188,47 +190,6 @@ def test_one_call_only(bare: Stage) -> None:
     said = step(call("get_weather", city="Paris"), call("get_time", zone="UTC"))
     message = both(bare, asked(said, tool_choice={"type": "auto", "disable_parallel_tool_use": True}))
     assert essence(message) == [PARIS]
-
-
-PLAIN = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
-
-
-@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}], ids=["any", "tool"])
-def test_a_forced_call_is_made_by_a_grammar(bare: Stage, choice: dict[str, Any]) -> None:
-    message = both(bare, asked(step(PLAIN), tool_choice=choice))
-    assert essence(message) == [PARIS]
-    assert message["stop_reason"] == "tool_use"
-    sent = bare.engine.chats[-1].body
-    assert sent["tool_choice"] == "none"
-    schema = sent["response_format"]["json_schema"]["schema"]
-    calls = schema.get("anyOf", [schema])
-    assert [call["properties"]["name"]["const"] for call in calls] == (
-        ["get_weather", "get_time"] if choice["type"] == "any" else ["get_weather"]
-    )
-    assert calls[0]["properties"]["arguments"] == WEATHER["input_schema"]
-
-
-def test_a_forced_call_of_a_schema_that_the_grammar_refuses(bare: Stage) -> None:
-    dangling = {"type": "object", "properties": {"city": {"$ref": "#/$defs/nowhere"}}}
-    tool = {**WEATHER, "input_schema": dangling}
-    said = step(call("get_weather", city="Paris"))
-    message = both(bare, asked(said, tools=[tool], tool_choice={"type": "tool", "name": "get_weather"}))
-    assert essence(message) == [PARIS]
-    sent = bare.engine.chats[-1].body
-    assert "response_format" not in sent
-    assert "Answer with a call of the tool get_weather now" in sent["messages"][-1]["content"]
-
-
-def test_references_of_a_schema_are_kept_in_reach(bare: Stage) -> None:
-    referring = {
-        "type": "object",
-        "properties": {"city": {"$ref": "#/$defs/City"}},
-        "$defs": {"City": {"type": "string"}},
-    }
-    tool = {**WEATHER, "input_schema": referring}
-    message = both(bare, asked(step(PLAIN), tools=[tool], tool_choice={"type": "any"}))
-    assert essence(message) == [PARIS]
-    assert "response_format" in bare.engine.chats[-1].body
 
 
 def test_openai_clients_get_it_too(bare: Stage) -> None:

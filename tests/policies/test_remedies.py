@@ -39,6 +39,7 @@ FULL = Conversation(
     thinking=Thinking("on", budget=4000, effort="high"),
     sampling=Sampling(temperature=1.0, top_p=0.0, top_k=5),
     output_schema="{}",
+    structure="{}",
     extras={"min_p": msgspec.Raw(b"0.1"), "seed": msgspec.Raw(b"1"), "priority": msgspec.Raw(b"1")},
 )
 
@@ -79,11 +80,11 @@ def test_one_text_leads_from_mend_to_mend_and_ends() -> None:
     while remedy := find(GRAMMAR, 400, used=features(FULL), quirks=quirks):
         names.append(remedy.name)
         quirks = quirks.with_(remedy)
-    assert names == ["strict_schema", "answer_schema", "forced_call_schema"]
+    assert names == ["strict_schema", "call_structure", "answer_schema", "forced_call_schema"]
 
 
 def test_what_the_request_does_not_use_is_not_mended() -> None:
-    plain = msgspec.structs.replace(FULL, tools=(), tool_choice=ToolChoice(), output_schema=None)
+    plain = msgspec.structs.replace(FULL, tools=(), tool_choice=ToolChoice(), output_schema=None, structure=None)
     assert find(GRAMMAR, 400, used=features(plain)) is None
     assert find("qwen3-235b is not a multimodal model", 400, used=features(FULL)) is not None
     text_only = msgspec.structs.replace(FULL, turns=(Turn("user", (Text("hi"),)),))

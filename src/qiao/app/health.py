@@ -69,6 +69,8 @@ async def _tools(gateway: Gateway, facts: UpstreamFacts) -> dict[str, Any]:
         "why": found.reason or None,
         "tools_rendered": found.renders_tools,
         "tools_written_by": None if not in_words and dialect is None else "qiao" if in_words else "template",
+        "structural_tags": found.structural_tags,
+        "guided": dialect is not None and quirks.structural_tags and gateway.switches.guided,
         "reasoning_field": found.reasoning_field,
         "reasoning_split_by_engine": found.splits_reasoning,
         "reasoning_opened_by_template": found.opens_reasoning,

@@ -96,7 +96,10 @@ def _switches(config: Config) -> Switches:
     parser = config.tools.parser if config.upstream.url is not None else ENGINE
     history = config.models.reasoning_history
     return Switches(
-        reasoning=None if history == "auto" else history, tool_parser=parser, repair=not config.tools.no_repair
+        reasoning=None if history == "auto" else history,
+        tool_parser=parser,
+        repair=not config.tools.no_repair,
+        guided=config.tools.guided,
     )
 
 

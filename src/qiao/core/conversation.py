@@ -161,6 +161,7 @@ class Conversation(msgspec.Struct, frozen=True):
     * `max_tokens`: limit of the answer; 0 asks only to warm the cache, None leaves it to the engine.
     * `stop`: strings that end the answer, any number.
     * `output_schema`: JSON Schema text that the answer has to fit.
+    * `structure`: a structural tag's format, JSON text, that the answer has to keep; see `policies.guided`.
     * `continues`: an assistant turn at the end is the beginning of the answer. False: the answer is a turn of its own.
     * `session`: stable id of the client's session, for routing; never sent on in the clear.
     * `extras`: engine options the client may pass through (`seed`, `chat_template_kwargs`, …), JSON text by name.
@@ -179,6 +180,7 @@ class Conversation(msgspec.Struct, frozen=True):
     thinking: Thinking = Thinking()
     sampling: Sampling = Sampling()
     output_schema: str | None = None
+    structure: str | None = None
     continues: bool = True
     session: str | None = None
     extras: dict[str, msgspec.Raw] = {}

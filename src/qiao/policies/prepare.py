@@ -12,6 +12,7 @@ from qiao.core.conversation import Conversation, Document, Image, Reasoning, Too
 from qiao.core.openai.target import Target
 from qiao.policies import blocks, context, history, prefix, sampling, text_mode, text_tools, tools
 from qiao.policies.context import AppliedEdit
+from qiao.policies.guided import Grammar
 from qiao.policies.prefix import SideText
 from qiao.policies.quirks import Quirks, mend
 from qiao.policies.tool_history import ToolHistory, arrived_names, settle
@@ -32,12 +33,14 @@ class Switches(msgspec.Struct, frozen=True):
     * `reasoning`: what becomes of the reasoning of earlier turns; None: as the profile says.
     * `tool_parser`: who reads calls out of the text: "auto", "engine", or a dialect by its name.
     * `repair`: whether what the model wrote is mended where it breaks JSON or the tool's schema.
+    * `guided`: calls that are read from the text are bound to their schemas where the engine has structural tags.
     """
 
     side_text: SideText = "result"
     reasoning: Resend | None = None
     tool_parser: str = text_mode.AUTO
     repair: bool = True
+    guided: bool = False
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -54,6 +57,9 @@ class Prepared(msgspec.Struct, frozen=True):
     * `repair`: whether calls are mended.
     * `dialect`: calls are read out of the text, in this dialect; None: the engine reads them, or none are wanted.
     * `reasoning`: how reasoning may stand in the text, see `dialects.text_tools`.
+    * `grammar`: what binds the calls; None: nothing.
+    * `bound`: the tools whose schemas the grammar is made of, `bound_dialect`: how it writes their calls.
+    * `insists`: a call is wanted and only words ask for it: an answer without one is worth a second try.
     """
 
     conversation: Conversation
@@ -68,6 +74,10 @@ class Prepared(msgspec.Struct, frozen=True):
     repair: bool = True
     dialect: str | None = None
     reasoning: Literal["tag", "open"] | None = None
+    grammar: Grammar | None = None
+    bound: tuple[Tool, ...] = ()
+    bound_dialect: str = text_mode.DEFAULT_DIALECT
+    insists: bool = False
 
 
 def prepare(
@@ -99,7 +109,8 @@ def prepare(
     present = blocks.kinds(turns)  # once: a step with nothing to do is not walked through
     turns = _readable(turns, present, conversation, profile, documents, quirks, resend, notes)
     turns = _placed(turns, present, profile, quirks, switches, notes)
-    listed, choice, offered = tools.offer(conversation, arrived_names(tool_history))
+    arrived = arrived_names(tool_history)
+    listed, choice, offered = tools.offer(conversation, arrived)
     schema, head, said = sampling.settle_schema(conversation, has_tools=bool(listed))
     notes += [*offered, *said]
     max_tokens, said = context.clamp_max_tokens(conversation.max_tokens, window, profile.max_output)
@@ -129,13 +140,14 @@ def prepare(
         warm_only=conversation.max_tokens is not None and conversation.max_tokens <= 0,
         applied_edits=applied,
     )
-    return _reading(prepared, asked.tools, profile, quirks, switches)
+    loaded = tools.loaded(conversation, arrived)
+    return _reading(msgspec.structs.replace(prepared, tools=asked.tools), loaded, profile, quirks, switches)
 
 
 def _reading(
-    prepared: Prepared, declared: tuple[Tool, ...], profile: Profile, quirks: Quirks, switches: Switches
+    prepared: Prepared, loaded: tuple[Tool, ...], profile: Profile, quirks: Quirks, switches: Switches
 ) -> Prepared:
-    """With what the gateway reads out of the answer's text itself."""
+    """With what the gateway reads out of the answer's text itself. `loaded`: tools that are called but not listed."""
     settled = prepared.conversation
     notes = prepared.notes
     dialect = text_mode.reader(profile, quirks, switches.tool_parser)
@@ -145,9 +157,17 @@ def _reading(
         dialect = form.dialect
     if not settled.tools or settled.tool_choice.mode == "none":
         dialect = None
+    reasoning = text_mode.reads_reasoning(settled, profile, quirks)
     if dialect is not None:
-        settled, dialect = text_mode.reading(settled, dialect, quirks)
-        notes = (*notes, f"tools: read from the text, {dialect}")
+        asked = text_mode.reading(settled, dialect, quirks, loaded=loaded, guided=switches.guided, reasoning=reasoning)
+        notes = (*notes, f"tools: read from the text, {asked.dialect}", *_bound_by(asked))
+        prepared = msgspec.structs.replace(
+            prepared, grammar=asked.grammar, bound=asked.bound, bound_dialect=dialect, insists=asked.insists
+        )
+        settled, dialect = asked.conversation, asked.dialect
+    elif any(tool.strict for tool in settled.tools):
+        strict = tuple(tool for tool in settled.tools if tool.strict)
+        prepared = msgspec.structs.replace(prepared, grammar="strict", bound=strict)
     if form is not None:
         settled = text_tools.write(settled, profile, form)
         notes = (*notes, "tools: written into the text")
@@ -155,11 +175,20 @@ def _reading(
         prepared,
         conversation=settled,
         notes=notes,
-        tools=declared,
         repair=switches.repair,
         dialect=dialect,
         reasoning=text_mode.reads_reasoning(settled, profile, quirks),
     )
+
+
+def _bound_by(asked: text_mode.Reading) -> tuple[str, ...]:
+    match asked.grammar:
+        case "tags":
+            return ("tools: calls bound by structural tags",)
+        case "schema":
+            return ("tools: the call bound by a schema for the answer",)
+        case _:
+            return ("tool_choice: asked for in words",) if asked.insists else ()
 
 
 def _readable(

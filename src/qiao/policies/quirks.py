@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
-from qiao.core.conversation import Conversation, Image, ToolChoice, ToolResult
+from qiao.core.conversation import Conversation, Image, Tool, ToolChoice, ToolResult
 from qiao.core.openai.target import Target
+from qiao.policies.guided import key_of
 
 
 class Quirks(msgspec.Struct, frozen=True):
@@ -27,6 +28,8 @@ class Quirks(msgspec.Struct, frozen=True):
     * `no_reasoning_history`: it refuses reasoning in earlier assistant messages.
     * `no_prefill`: it cannot continue an assistant turn.
     * `no_strict`: its grammar refuses the schema of a strict tool. `no_response_format`: the same for the answer's.
+    * `structural_tags`: its answers can be bound by structural tags. `no_structure`: not by this request's.
+    * `refused_schemas`: tools whose schema makes no grammar there, by `guided.key_of`.
     * `max_tokens`: most tokens it gives in one answer. `stop_limit`: most stop strings it takes.
     * `max_tokens_field`: the only name under which it takes the limit.
     * `unknown_fields`: other top-level fields it refuses.
@@ -49,6 +52,9 @@ class Quirks(msgspec.Struct, frozen=True):
     no_prefill: bool = False
     no_strict: bool = False
     no_response_format: bool = False
+    structural_tags: bool = False
+    no_structure: bool = False
+    refused_schemas: frozenset[str] = frozenset()
     max_tokens: int | None = None
     stop_limit: int | None = None
     max_tokens_field: str | None = None
@@ -74,6 +80,8 @@ class Quirks(msgspec.Struct, frozen=True):
             value: object = getattr(self, name)
             if value is True:
                 found.append(name)
+            elif name == "refused_schemas":
+                found += [f"{name}={len(self.refused_schemas)}"] if self.refused_schemas else []
             elif isinstance(value, frozenset):
                 found.extend(f"unknown_fields={field}" for field in sorted(value))
             elif value is not None and value is not False:
@@ -135,6 +143,7 @@ def features(conversation: Conversation) -> frozenset[str]:
         "thinking_budget": conversation.thinking.budget is not None,
         "prefill": conversation.is_prefill,
         "response_format": conversation.output_schema is not None,
+        "structure": conversation.structure is not None,
         "priority": "priority" in conversation.extras,
     }
     return frozenset(name for name, is_used in used.items() if is_used)
@@ -151,12 +160,8 @@ def mend(conversation: Conversation, target: Target, quirks: Quirks) -> tuple[Co
 
 
 def _mend_conversation(conversation: Conversation, quirks: Quirks) -> Conversation:
-    tools = conversation.tools
     choice = conversation.tool_choice
-    if quirks.no_tools:
-        tools = ()
-    elif quirks.no_strict:
-        tools = tuple(msgspec.structs.replace(tool, strict=None) for tool in tools)
+    tools = () if quirks.no_tools else _bearable(conversation.tools, quirks)
     if quirks.no_tools or (quirks.no_tool_choice and choice.mode != "none"):
         choice = ToolChoice(parallel=choice.parallel)
     elif quirks.no_tool_parser:
@@ -179,7 +184,18 @@ def _mend_conversation(conversation: Conversation, quirks: Quirks) -> Conversati
         thinking=thinking,
         sampling=msgspec.structs.replace(sampling, **unset),
         output_schema=None if quirks.no_response_format else conversation.output_schema,
+        structure=None if quirks.no_structure else conversation.structure,
         extras={name: raw for name, raw in conversation.extras.items() if name not in quirks.unknown_fields},
+    )
+
+
+def _bearable(tools: tuple[Tool, ...], quirks: Quirks) -> tuple[Tool, ...]:
+    """Strict only where the engine can make a grammar of the schema."""
+    return tuple(
+        msgspec.structs.replace(tool, strict=None)
+        if tool.strict and (quirks.no_strict or (quirks.refused_schemas and key_of(tool) in quirks.refused_schemas))
+        else tool
+        for tool in tools
     )
 
 

@@ -65,7 +65,7 @@ UNKNOWN_FIELD_WORDINGS: tuple[tuple[str, str], ...] = (
 
 _GRAMMAR = (
     r"Invalid grammar specification",
-    r"Invalid structural tag specification",
+    r"Invalid (?:\w+ )?structural[ _]tag specification",
     r"Grammar error:",
     r"failed to parse grammar",
     r"Failed to (?:convert|compile).{0,40}(?:grammar|schema)",
@@ -269,6 +269,14 @@ TABLE: tuple[Remedy, ...] = (
         lasting=False,
         says="Invalid grammar specification: 'triggers'",
         mend="mend the tool's schema, or leave `strict` out",
+    ),
+    Remedy(
+        "call_structure",
+        (*_GRAMMAR, r"(?:Input should be|is not one of|unsupported|not supported).{0,200}json_schema"),
+        "no_structure",
+        "the grammar refuses a tool's schema; calls are asked for without it",
+        needs="structure",
+        lasting=False,
     ),
     Remedy(
         "answer_schema",

@@ -12,6 +12,7 @@ import msgspec
 
 from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
 from qiao.core.dialects import DIALECTS
+from qiao.policies.guided import Grammar, can_guide, key_of, may_call, must_call
 from qiao.policies.quirks import Quirks
 from qiao.profiles import Profile
 
@@ -21,6 +22,9 @@ DEFAULT_DIALECT = "hermes"
 
 GUIDED_DIALECT = "json"
 """How a call stands in an answer that a grammar makes."""
+
+# Calls stand between tokens that some models count as special, which engines leave out of the text unless asked.
+_SPECIAL_TOKENS = {"skip_special_tokens": msgspec.Raw(b"false")}
 
 # Dialects that mark reasoning in a way of their own; an engine for them splits it, or nobody can.
 _WITHOUT_TAGS = frozenset({"harmony"})
@@ -59,34 +63,93 @@ def reads_reasoning(conversation: Conversation, profile: Profile, quirks: Quirks
     return "open" if opens else "tag"
 
 
-def reading(conversation: Conversation, dialect: str, quirks: Quirks) -> tuple[Conversation, str]:
-    """The request as an engine without a parser takes it, and the dialect of its answer.
+class Reading(msgspec.Struct, frozen=True):
+    """A request as an engine without a parser takes it.
 
-    A forced call becomes an answer under a schema: one call as a JSON object. Where the engine has refused that, the
-    call is asked for in words at the end of the prompt.
+    * `dialect`: how its answer is read.
+    * `grammar`: what binds the calls in it; None: nothing. `bound`: the tools whose schema is in that grammar.
+    * `insists`: a call was asked for in words only, so that an answer without one is worth a second try.
+    """
+
+    conversation: Conversation
+    dialect: str
+    grammar: Grammar | None = None
+    bound: tuple[Tool, ...] = ()
+    insists: bool = False
+
+
+def reading(
+    conversation: Conversation,
+    dialect: str,
+    quirks: Quirks,
+    *,
+    loaded: tuple[Tool, ...] = (),
+    guided: bool = False,
+    reasoning: Literal["tag", "open"] | None = None,
+) -> Reading:
+    """How calls are asked for. `loaded`: tools that are not listed, but may be called. `guided`: bind every call.
+
+    A forced call is made by a structural tag where the engine has them, else by a schema for the answer: one call as a
+    JSON object. Where the engine has refused that, it is asked for in words at the end of the prompt.
     """
     choice = conversation.tool_choice
-    conversation = msgspec.structs.replace(conversation, tool_choice=ToolChoice(mode="none"))
-    if choice.mode not in ("any", "tool"):
-        return conversation, dialect
-    called = tuple(tool for tool in conversation.tools if choice.mode == "any" or tool.name == choice.name)
-    if quirks.no_response_format or conversation.is_prefill:
-        return msgspec.structs.replace(conversation, turns=_asked(conversation.turns, called, choice)), dialect
-    return msgspec.structs.replace(conversation, output_schema=call_schema(called)), GUIDED_DIALECT
+    forced = choice.mode in ("any", "tool")
+    listed = conversation.tools
+    # The engine does not see to it: in the prompt it would only be a word more.
+    tools = tuple(msgspec.structs.replace(tool, strict=None) if tool.strict else tool for tool in listed)
+    extras = {**conversation.extras, **_SPECIAL_TOKENS}
+    conversation = msgspec.structs.replace(
+        conversation, tools=tools, tool_choice=ToolChoice(mode="none"), extras=extras
+    )
+    called = tuple(tool for tool in listed if choice.mode != "tool" or tool.name == choice.name)
+    has_tags = quirks.structural_tags and not quirks.no_structure and can_guide(dialect)
+    if forced and not conversation.is_prefill:
+        if has_tags:
+            structure = must_call(
+                dialect,
+                called,
+                refused=quirks.refused_schemas,
+                one=choice.mode == "tool" or not choice.parallel,
+                reasoning=reasoning,
+            )
+            conversation = msgspec.structs.replace(conversation, structure=structure, output_schema=None)
+            return Reading(conversation, dialect, "tags", called)
+        if not (quirks.no_response_format or quirks.no_structure):
+            schema = call_schema(called, quirks.refused_schemas)
+            return Reading(
+                msgspec.structs.replace(conversation, output_schema=schema), GUIDED_DIALECT, "schema", called
+            )
+    if forced:
+        turns = _asked(conversation.turns, called, choice)
+        return Reading(msgspec.structs.replace(conversation, turns=turns), dialect, insists=not conversation.is_prefill)
+    bound = tuple(tool for tool in (*listed, *loaded) if guided or tool.strict)
+    if not bound or not has_tags or conversation.output_schema is not None or conversation.is_prefill:
+        return Reading(conversation, dialect)
+    loose = frozenset(key_of(tool) for tool in (*listed, *loaded) if tool not in bound)
+    structure = may_call(
+        dialect,
+        (*listed, *loaded),
+        refused=quirks.refused_schemas | loose,
+        one=not choice.parallel,
+        reasoning=reasoning,
+    )
+    return Reading(msgspec.structs.replace(conversation, structure=structure), dialect, "tags", bound)
 
 
-def call_schema(tools: tuple[Tool, ...]) -> str:
-    """The JSON Schema of one call of one of `tools`."""
+def call_schema(tools: tuple[Tool, ...], refused: frozenset[str] = frozenset()) -> str:
+    """The JSON Schema of one call of one of `tools`. `refused`: keys of those whose own schema makes no grammar."""
     definitions: dict[str, msgspec.Raw] = {}
-    calls = [_one_call(tool, definitions if len(tools) == 1 else None) for tool in tools]
+    calls = [_one_call(tool, definitions if len(tools) == 1 else None, refused) for tool in tools]
     whole = calls[0] if len(calls) == 1 else {"anyOf": calls}
     return msgspec.json.encode({**whole, **definitions}).decode()
 
 
-def _one_call(tool: Tool, definitions: dict[str, msgspec.Raw] | None) -> dict[str, object]:
+def _one_call(tool: Tool, definitions: dict[str, msgspec.Raw] | None, refused: frozenset[str]) -> dict[str, object]:
     """`definitions` takes what the tool's schema refers to: a reference is read from the root of the whole schema."""
     parameters: object = msgspec.Raw(tool.parameters.encode())
-    if '"$ref"' in tool.parameters:
+    if refused and key_of(tool) in refused:
+        parameters = {"type": "object"}
+    elif '"$ref"' in tool.parameters:
         if definitions is None:
             parameters = {"type": "object"}
         else:

@@ -98,6 +98,22 @@ def offer(
     return shown, choice, tuple(notes)
 
 
+def loaded(conversation: Conversation, arrived: frozenset[str] = frozenset()) -> tuple[Tool, ...]:
+    """Deferred tools that were found, so that the model may call them. Like `offer`, for `conversation`."""
+    names = arrived | _found(conversation)
+    return tuple(tool for tool in conversation.tools if tool.deferred and tool.name in names)
+
+
+def _found(conversation: Conversation) -> frozenset[str]:
+    return frozenset(
+        block.name
+        for turn in conversation.turns
+        for part in turn.parts
+        if isinstance(part, ToolResult)
+        for block in _references(part)
+    )
+
+
 def _needed_by_grammar(
     conversation: Conversation, listed: list[Tool], deferred: list[Tool], arrived: frozenset[str]
 ) -> list[Tool]:
@@ -106,13 +122,7 @@ def _needed_by_grammar(
     if choice.mode == "none":
         return []
     by_grammar = choice.mode in ("any", "tool") or any(tool.strict for tool in listed)
-    found = arrived | {
-        block.name
-        for turn in conversation.turns
-        for part in turn.parts
-        if isinstance(part, ToolResult)
-        for block in _references(part)
-    }
+    found = arrived | _found(conversation)
     return [
         tool
         for tool in deferred

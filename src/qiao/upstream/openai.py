@@ -24,7 +24,7 @@ from qiao.core.fault import Fault
 from qiao.core.openai import request as openai_request
 from qiao.core.openai.stream import Decoder
 from qiao.core.openai.target import Flavor, Target
-from qiao.policies import refusal, remedies
+from qiao.policies import refusal, remedies, text_mode
 from qiao.policies.context import token_trigger
 from qiao.policies.overflow import Excess, find_excess
 from qiao.policies.prepare import Prepared
@@ -38,6 +38,7 @@ from qiao.upstream.client import Client, Reply
 from qiao.upstream.counting import Counter, estimate
 from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
 from qiao.upstream.fitting import Fit, Fitter, OnOverflow
+from qiao.upstream.grammars import Grammars
 from qiao.upstream.http import Response, Sink
 from qiao.upstream.load import Load
 from qiao.upstream.probe import Findings, probe
@@ -48,7 +49,6 @@ _FACTS_MINIMUM_AGE = 2.0
 # 60 ms of the head), but for a grammar, which is made first; an engine that prefills says nothing.
 _FIRST_EVENT_TIMEOUT = 0.25
 _GRAMMAR_TIMEOUT = 5.0
-_WITH_GRAMMAR = frozenset({"strict", "tool_choice", "response_format"})
 _ERROR_BEGINNINGS = (
     b'data: {"error"',
     b'data:{"error"',
@@ -165,6 +165,7 @@ class OpenAIUpstream:
         self._fitter = Fitter(self._counter, on_overflow)
         self._found: tuple[str | None, Served, Findings] | None = None
         self._probe_lock = asyncio.Lock()
+        self._grammars = Grammars(self._client, prefix + "/chat/completions")
         self._probing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -240,7 +241,12 @@ class OpenAIUpstream:
         if self._version_known != version or self._client.has_failed:
             # What a probe finds out cannot be learned from a refusal, so it holds until the next probe.
             known = self.quirks
-            self.quirks = Quirks(opens_reasoning=known.opens_reasoning, no_tool_rendering=known.no_tool_rendering)
+            self.quirks = Quirks(
+                opens_reasoning=known.opens_reasoning,
+                no_tool_rendering=known.no_tool_rendering,
+                structural_tags=known.structural_tags,
+            )
+            self._grammars.forget()
             self._lessons.clear()
             self._counter.forget()
             if self._found is not None:
@@ -277,13 +283,16 @@ class OpenAIUpstream:
         async with self._probe_lock:
             if self._found is None or self._found[:2] != (facts.version, served):
                 target = target_for(facts.flavor, facts.version, served.id, root=served.root)
-                found, lesson = await probe(self._client, self._prefix, target, find(served.root, served.id))
+                profile = find(served.root, served.id)
+                dialect = text_mode.dialect_of(profile)
+                found, lesson = await probe(self._client, self._prefix, target, profile, dialect)
                 if lesson is not None:
                     self._learn(lesson)
                 self.quirks = msgspec.structs.replace(
                     self.quirks,
                     opens_reasoning=found.leaves_reasoning_open,
                     no_tool_rendering=found.renders_tools is False,
+                    structural_tags=found.structural_tags is True,
                 )
                 if found.tool_parser is None:
                     return found  # it was busy, perhaps: the next look may tell
@@ -321,9 +330,10 @@ class OpenAIUpstream:
             )
             is_stream = "event-stream" in response.headers.get("content-type", "")
             used = sending.features
-            patience = _GRAMMAR_TIMEOUT if used & _WITH_GRAMMAR else _FIRST_EVENT_TIMEOUT
+            patience = _GRAMMAR_TIMEOUT if self._grammars.is_unproven(prepared, used) else _FIRST_EVENT_TIMEOUT
             beginning, refused_body = await self._accepted(response, is_stream=is_stream, patience=patience)
             if refused_body is None:
+                self._grammars.accept(prepared)
                 sending.answer.accept(response, beginning, whole=not is_stream, healed=tuple(healed))
                 return sending.answer
             refused = refusal.read(response.status, refused_body)
@@ -340,10 +350,17 @@ class OpenAIUpstream:
             if remedy is None or len(healed) >= remedies.MAX_HEALINGS:
                 raise self._fault(refused, response.headers, true_count=_best(excess, counted))
             healed.append(remedy.name)
-            quirks = quirks.with_(remedy)
-            self._learn(remedy)
+            quirks = await self._learned(remedy, quirks, prepared, target)
             if self._on_heal is not None:
                 self._on_heal(remedy)
+
+    async def _learned(self, remedy: Remedy, quirks: Quirks, prepared: Prepared, target: Target) -> Quirks:
+        """`quirks` and what a refusal has taught; what lasts is remembered."""
+        self._learn(remedy)
+        if not await self._grammars.learns(remedy, prepared, target):
+            return quirks.with_(remedy)
+        self.quirks = msgspec.structs.replace(self.quirks, refused_schemas=self._grammars.refused)
+        return msgspec.structs.replace(quirks, refused_schemas=self._grammars.refused)
 
     async def _accepted(self, response: Response, *, is_stream: bool, patience: float) -> tuple[bytes, bytes | None]:
         """(what was read of the answer, None), or (the same, the refusal's body). `patience`: seconds at most."""
@@ -386,6 +403,11 @@ class OpenAIUpstream:
     async def count(self, prepare: Preparation, served: Served) -> Count:
         facts = await self.facts()
         prepared, conversation, target = _prepared(prepare, facts, served, self.quirks)
+        if self._grammars.has_unknown(prepared):
+            # A strict tool has a word more in the prompt, unless its schema makes no grammar.
+            await self._grammars.learn(prepared, target, is_refused=False)
+            self.quirks = msgspec.structs.replace(self.quirks, refused_schemas=self._grammars.refused)
+            prepared, conversation, target = _prepared(prepare, facts, served, self.quirks)
         if not conversation.edits:
             return await self._counter.count(conversation, target)
         _, whole, _ = _prepared(partial(prepare, edited=False), facts, served, self.quirks)

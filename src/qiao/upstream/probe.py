@@ -13,7 +13,7 @@ import msgspec
 from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
 from qiao.core.openai import request as openai_request
 from qiao.core.openai.target import Target
-from qiao.policies import refusal, remedies
+from qiao.policies import guided, refusal, remedies, text_mode
 from qiao.policies.quirks import Quirks, Remedy, features
 from qiao.profiles import Profile
 from qiao.upstream.client import Client
@@ -25,6 +25,7 @@ _TIMEOUT = 60.0
 _TOOL = Tool("noop", "Does nothing. Never call it.")
 _FIELDS = ("reasoning", "reasoning_content")
 _TAIL = 12
+_CALL_TOKENS = 24
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -33,6 +34,8 @@ class Findings(msgspec.Struct, frozen=True):
     * `tool_parser`: the engine reads tool calls itself. `reason`: its words where it does not.
     * `renders_tools`: with `tool_choice: "none"` the tools still stand in the prompt. Where they do not, they are
       written into the text.
+    * `structural_tags`: answers can be bound by them.
+    * `interferes`: a call that was made in the text did not come back as text, though the engine was not to read it.
     * `opens_reasoning`: the chat template writes the opening tag of the reasoning.
     * `splits_reasoning`: the engine splits reasoning off the text. `reasoning_field`: where it would put it.
     """
@@ -40,6 +43,8 @@ class Findings(msgspec.Struct, frozen=True):
     tool_parser: bool | None = None
     reason: str = ""
     renders_tools: bool | None = None
+    structural_tags: bool | None = None
+    interferes: bool | None = None
     opens_reasoning: bool | None = None
     splits_reasoning: bool | None = None
     reasoning_field: str | None = None
@@ -52,8 +57,13 @@ class Findings(msgspec.Struct, frozen=True):
         return self.opens_reasoning and not self.splits_reasoning
 
 
-async def probe(client: Client, prefix: str, target: Target, profile: Profile) -> tuple[Findings, Remedy | None]:
-    """Ask. The remedy is the lesson of a missing parser. Raises `Fault` when the engine does not answer."""
+async def probe(
+    client: Client, prefix: str, target: Target, profile: Profile, dialect: str
+) -> tuple[Findings, Remedy | None]:
+    """Ask. `dialect`: how calls are going to be read where the engine does not.
+
+    The remedy is the lesson of a missing parser. Raises `Fault` when the engine does not answer.
+    """
     asked = _conversation(target, profile)
     findings, remedy = await _parser(client, prefix, asked, target)
     if findings.tool_parser is None or (remedy is not None and remedy.quirk == "no_tools"):
@@ -78,6 +88,7 @@ async def probe(client: Client, prefix: str, target: Target, profile: Profile) -
         count = _prompt_tokens((await _post(client, prefix, bare, target))[1])
     if with_tools is not None and count is not None:
         findings = msgspec.structs.replace(findings, renders_tools=with_tools > count)
+    findings = await _structure(client, prefix, without_parser, target, dialect, findings)
     tail = tokenized.get("token_strs")
     if isinstance(tail, list) and all(isinstance(piece, str) for piece in tail):
         end = "".join(tail[-_TAIL:])
@@ -105,6 +116,32 @@ async def _parser(client: Client, prefix: str, asked: Conversation, target: Targ
         return Findings(reason=refused.text), None
     renders = False if remedy.quirk == "no_tools" else None
     return Findings(tool_parser=False, reason=refused.text, renders_tools=renders), remedy
+
+
+async def _structure(
+    client: Client, prefix: str, asked: Conversation, target: Target, dialect: str, findings: Findings
+) -> Findings:
+    """With what becomes of a call that a structural tag enforces."""
+    dialect = dialect if guided.can_guide(dialect) else text_mode.DEFAULT_DIALECT
+    structure = guided.must_call(dialect, (_TOOL,), refused=frozenset(), one=True, reasoning=None)
+    extras = dict(asked.extras)
+    if "chat_template_kwargs" in extras:
+        switched = msgspec.json.decode(extras["chat_template_kwargs"], type=dict[str, bool])
+        extras["chat_template_kwargs"] = msgspec.Raw(msgspec.json.encode(dict.fromkeys(switched, False)))
+    bound = msgspec.structs.replace(asked, structure=structure, extras=extras, max_tokens=_CALL_TOKENS)
+    status, body, _ = await _post(client, prefix, bound, target)
+    if status != 200 or body is None:
+        return msgspec.structs.replace(findings, structural_tags=False if status in (400, 422) else None)
+    choices = body.get("choices")
+    message = choices[0].get("message") if isinstance(choices, list) and choices else None
+    if not isinstance(message, dict):
+        return findings
+    if message.get("tool_calls"):
+        return msgspec.structs.replace(findings, structural_tags=True, interferes=True)
+    begins = str(message.get("content") or "").startswith(guided.beginning(dialect, _TOOL))
+    if not begins and any(message.get(name) for name in _FIELDS):
+        return findings  # a model that cannot but think; the grammar would begin behind it
+    return msgspec.structs.replace(findings, structural_tags=begins, interferes=False if begins else None)
 
 
 async def _post(

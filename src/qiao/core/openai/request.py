@@ -42,6 +42,7 @@ from qiao.core.openai.wire import (
     NamedSchema,
     SchemaFormat,
     StreamOptions,
+    StructureFormat,
     SystemMessage,
     TextPart,
     ToolMessage,
@@ -89,7 +90,9 @@ def encode(conversation: Conversation, target: Target) -> bytes:
     _add_sampling(body, conversation, target)
     _add_thinking(body, conversation, target)
     _add_tool_choice(body, conversation)
-    if conversation.output_schema is not None:
+    if conversation.structure is not None:
+        body["response_format"] = StructureFormat(_raw(conversation.structure))
+    elif conversation.output_schema is not None:
         body["response_format"] = SchemaFormat(NamedSchema(schema=_raw(conversation.output_schema)))
     _add_extras(body, conversation, target)
     return _ENCODER.encode(body)

@@ -94,5 +94,9 @@ class NamedSchema(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = True
 
 
+class StructureFormat(msgspec.Struct, frozen=True, tag_field="type", tag="structural_tag"):
+    format: msgspec.Raw
+
+
 class SchemaFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_schema"):
     json_schema: NamedSchema
