@@ -274,9 +274,11 @@ TABLE: tuple[Remedy, ...] = (
         "call_structure",
         (*_GRAMMAR, r"(?:Input should be|is not one of|unsupported|not supported).{0,200}json_schema"),
         "no_structure",
-        "the grammar refuses a tool's schema; calls are asked for without it",
+        "structural tags are refused, as a whole or for one schema (vLLM, older and newer); calls are asked for without",
         needs="structure",
         lasting=False,
+        says="Invalid response_format structural_tag specification. (parameter=response_format)",
+        mend="mend the tool's schema; which one it is, qiao finds out and leaves only that tool unbound",
     ),
     Remedy(
         "answer_schema",
