@@ -274,7 +274,7 @@ TABLE: tuple[Remedy, ...] = (
         "call_structure",
         (*_GRAMMAR, r"(?:Input should be|is not one of|unsupported|not supported).{0,200}json_schema"),
         "no_structure",
-        "structural tags are refused, as a whole or for one schema (vLLM, older and newer); calls are asked for without",
+        "structural tags are refused, as such or for one schema (vLLM, older and newer); calls are asked for without",
         needs="structure",
         lasting=False,
         says="Invalid response_format structural_tag specification. (parameter=response_format)",
