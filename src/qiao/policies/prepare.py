@@ -139,9 +139,9 @@ def prepare(
         one_call=bool(listed) and not conversation.tool_choice.parallel,
         warm_only=conversation.max_tokens is not None and conversation.max_tokens <= 0,
         applied_edits=applied,
+        tools=asked.tools,
     )
-    loaded = tools.loaded(conversation, arrived)
-    return _reading(msgspec.structs.replace(prepared, tools=asked.tools), loaded, profile, quirks, switches)
+    return _reading(prepared, tools.loaded(conversation, arrived), profile, quirks, switches)
 
 
 def _reading(
