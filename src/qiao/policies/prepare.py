@@ -109,8 +109,7 @@ def prepare(
     present = blocks.kinds(turns)  # once: a step with nothing to do is not walked through
     turns = _readable(turns, present, conversation, profile, documents, quirks, resend, notes)
     turns = _placed(turns, present, profile, quirks, switches, notes)
-    arrived = arrived_names(tool_history)
-    listed, choice, offered = tools.offer(conversation, arrived)
+    listed, choice, offered = tools.offer(conversation, arrived := arrived_names(tool_history))
     schema, head, said = sampling.settle_schema(conversation, has_tools=bool(listed))
     notes += [*offered, *said]
     max_tokens, said = context.clamp_max_tokens(conversation.max_tokens, window, profile.max_output)
