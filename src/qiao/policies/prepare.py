@@ -101,8 +101,7 @@ def prepare(
     * `input_tokens`: the prompt's size for context edits, None to estimate.
     * `tool_history`: of this conversation, this request included; None: its own list is taken.
     """
-    conversation, said = settle(asked, tool_history)
-    notes = [*said]
+    conversation, [*notes] = settle(asked, tool_history)
     _, target = mend(conversation, target or _OTHER_PROTOCOL, quirks)
     resend = sampling.decide_resend(switches.reasoning, profile, target)
     turns, applied = context.apply_edits(conversation, input_tokens)
