@@ -6,7 +6,7 @@ import json
 
 import msgspec
 
-from qiao.core.conversation import Conversation, Tool, ToolChoice, Turn
+from qiao.core.conversation import Conversation, Tool, ToolChoice, ToolReference, ToolResult, Turn
 from qiao.core.openai.request import encode
 from qiao.policies import Switches, prepare
 from qiao.policies.tool_history import ToolHistory, follow
@@ -156,3 +156,16 @@ def test_with_side_text_apart_they_are_a_user_turn() -> None:
     )
     messages = json.loads(encode(prepared.conversation, TARGET))["messages"]
     assert [message["role"] for message in messages[-2:]] == ["tool", "user"]
+
+
+def test_a_found_tool_keeps_its_definition_when_its_server_goes_away() -> None:
+    searched = (*ASKED, assistant(call("1")), user(ToolResult("1", (ToolReference("WebFetch"),))))
+    on = (*searched, assistant(call("2")), user(result("2", "more")))
+    changed = msgspec.structs.replace(FETCH, description="Another.")
+    _, (first, found, gone, back) = replayed(
+        asked(ASKED, BASH), asked(searched, BASH, FETCH), asked(on, BASH), asked(on, BASH, changed)
+    )
+    assert first["tools"] == found["tools"] == gone["tools"] == back["tools"]
+    assert "Fetches." in contents(found)[-1]
+    assert contents(gone)[: len(contents(found))] == contents(found)
+    assert contents(back) == contents(gone)

@@ -85,7 +85,7 @@ def _key(tenant: str, conversation: Conversation) -> int:
 
 
 def _size(history: ToolHistory) -> int:
-    lists = [history.first, *(arrival.tools for arrival in history.arrivals)]
+    lists = [history.first, history.deferred, *(arrival.tools for arrival in history.arrivals)]
     if history.last is not history.first:
         lists.append(history.last)
     return sum(map(_characters, lists))

@@ -23,21 +23,28 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class ToolHistory(msgspec.Struct, frozen=True):
-    """The tools of one conversation so far, deferred ones apart.
+    """The tools of one conversation so far.
 
     * `first`: the list of its first request, which is listed in all.
     * `arrivals`: what changed since, in the order of its turns.
     * `last`: the list of its latest request.
+    * `deferred`: every tool that was sent deferred, as it was at first: its definition may stand where a search found
+      it, and has to stay there when its server goes away or comes back another.
     """
 
     first: tuple[Tool, ...]
     last: tuple[Tool, ...]
     arrivals: tuple[Arrival, ...] = ()
+    deferred: tuple[Tool, ...] = ()
 
 
 def offered(conversation: Conversation) -> tuple[Tool, ...]:
     """The tools that the client wants listed."""
     return tuple([tool for tool in conversation.tools if not tool.deferred])
+
+
+def _deferred(conversation: Conversation) -> tuple[Tool, ...]:
+    return tuple([tool for tool in conversation.tools if tool.deferred])
 
 
 def follow(history: ToolHistory | None, conversation: Conversation) -> ToolHistory | None:
@@ -48,8 +55,13 @@ def follow(history: ToolHistory | None, conversation: Conversation) -> ToolHisto
     now = offered(conversation)
     if not now:
         return None
+    deferred = _deferred(conversation)
     if history is None or not history.first:
-        return ToolHistory(first=now, last=now)
+        return ToolHistory(first=now, last=now, deferred=deferred)
+    if deferred != history.deferred:
+        names = {tool.name for tool in history.deferred}
+        if found := tuple(tool for tool in deferred if tool.name not in names):
+            history = msgspec.structs.replace(history, deferred=(*history.deferred, *found))
     place = len(conversation.turns)
     is_ahead = bool(history.arrivals) and history.arrivals[-1].place > place
     if now == history.last and not is_ahead:
@@ -62,7 +74,7 @@ def follow(history: ToolHistory | None, conversation: Conversation) -> ToolHisto
     gone = tuple(name for name in known if name not in present)
     if came or gone:
         arrivals = (*arrivals, Arrival(place, came, gone))
-    return ToolHistory(history.first, now, arrivals)
+    return ToolHistory(history.first, now, arrivals, history.deferred)
 
 
 def removes(history: ToolHistory, conversation: Conversation) -> bool:
@@ -73,7 +85,9 @@ def removes(history: ToolHistory, conversation: Conversation) -> bool:
 
 def settle(conversation: Conversation, history: ToolHistory | None) -> tuple[Conversation, tuple[str, ...]]:
     """The conversation with its first list, what came later deferred and written in its place, and a note."""
-    if history is None or (not history.arrivals and history.last is history.first):
+    if history is None:
+        return conversation, ()
+    if not history.arrivals and history.last is history.first and history.deferred == _deferred(conversation):
         return conversation, ()
     later: dict[str, Tool] = {}
     turns = list(conversation.turns)
@@ -83,7 +97,7 @@ def settle(conversation: Conversation, history: ToolHistory | None) -> tuple[Con
         later.update({tool.name: tool for tool in arrival.tools})
         _write(turns, arrival)
     listed = {tool.name for tool in history.first}
-    deferred = [tool for tool in conversation.tools if tool.deferred and tool.name not in listed | later.keys()]
+    deferred = [tool for tool in history.deferred if tool.name not in listed | later.keys()]
     arrived = [msgspec.structs.replace(tool, deferred=True) for name, tool in later.items() if name not in listed]
     choice = conversation.tool_choice
     if choice.mode == "tool" and all(tool.name != choice.name for tool in conversation.tools):
