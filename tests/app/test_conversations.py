@@ -30,8 +30,14 @@ def test_a_conversation_keeps_its_first_list() -> None:
     known = Conversations()
     assert first_list(known, asked(BEGUN, BASH)) == ["Bash"]
     assert first_list(known, asked(GONE_ON, BASH, GREET)) == ["Bash"]
-    assert first_list(known, asked(GONE_ON, GREET)) == ["Bash"]
     assert len(known) == 1
+
+
+def test_a_list_that_lacks_most_is_another_conversation() -> None:
+    known = Conversations()
+    known.tools("t", asked(BEGUN, BASH, GREET))
+    assert first_list(known, asked(GONE_ON, GREET)) == ["Bash", "greet"]
+    assert first_list(known, asked(GONE_ON, Tool("Read"))) == ["Read"]
 
 
 @pytest.mark.parametrize(

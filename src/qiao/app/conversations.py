@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from qiao.core.conversation import Conversation, Text, Tool
-from qiao.policies.tool_history import ToolHistory, follow, removes
+from qiao.policies.tool_history import ToolHistory, follow, missing
 
 _MOST_CONVERSATIONS = 4096
 # Characters of tool definitions that may be kept; one list of Claude Code's has 30,000 to 80,000.
@@ -69,12 +69,13 @@ class Conversations:
 def _continues(conversation: Conversation, history: ToolHistory) -> bool:
     """Whether a request with the same beginning goes on with the conversation of `history`.
 
-    One without an answer in it is a beginning. A client that names no session may say the same first words in two
-    conversations, so there a list that lacks tools is a list of its own.
+    One without an answer in it is a beginning. Two conversations may begin with the same words: a list that lacks more
+    than half of the first one's tools is a list of its own, and where no session is named, one that lacks any.
     """
     if all(turn.role != "assistant" for turn in conversation.turns):
         return False
-    return conversation.session is not None or not removes(history, conversation)
+    gone = missing(history, conversation)
+    return gone == 0 if conversation.session is None else 2 * gone <= len(history.first)
 
 
 def _key(tenant: str, conversation: Conversation) -> int:

@@ -77,10 +77,12 @@ def follow(history: ToolHistory | None, conversation: Conversation) -> ToolHisto
     return ToolHistory(history.first, now, arrivals, history.deferred)
 
 
-def removes(history: ToolHistory, conversation: Conversation) -> bool:
-    """Whether this request no longer has a tool that its conversation's list has."""
+def missing(history: ToolHistory, conversation: Conversation) -> int:
+    """How many tools of its conversation's list this request no longer has."""
+    if conversation.tools == history.last:
+        return 0
     names = {tool.name for tool in conversation.tools}
-    return any(tool.name not in names for tool in history.first)
+    return sum([tool.name not in names for tool in history.first])
 
 
 def settle(conversation: Conversation, history: ToolHistory | None) -> tuple[Conversation, tuple[str, ...]]:
