@@ -50,6 +50,18 @@ def test_both_readmes_have_the_same_commands_and_tables() -> None:
     assert links[0] == links[1]
 
 
+GUIDES = sorted(ROOT.glob("docs/guides/*.md"))
+
+
+@pytest.mark.parametrize("english", GUIDES, ids=lambda path: path.stem)
+def test_guides_are_equal_in_both_languages(english: Path) -> None:
+    chinese = ROOT / "docs/zh/guides" / english.name
+    texts = english.read_text("utf-8"), chinese.read_text("utf-8")
+    assert list(map(without_comments, blocks(texts[0]))) == list(map(without_comments, blocks(texts[1])))
+    for mark in ("\n## ", "\n* ", "\n| "):
+        assert texts[0].count(mark) == texts[1].count(mark), mark
+
+
 @pytest.mark.parametrize("document", [*READMES, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
 def test_commands_exist(document: Path) -> None:
     text = document.read_text("utf-8")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qiao.core.events import ReasoningAdded, TextAdded
-from qiao.core.reasoning import ReasoningSplitter
+from qiao.core.events import Event, Finished, ReasoningAdded, TextAdded, ToolCallEnded, ToolCallStarted
+from qiao.core.reasoning import ReasoningSplitter, UnwantedReasoning
 
 
 def split(text: str, *, is_open: bool = False, tags: tuple[str, str] | None = None) -> tuple[str, str, bool]:
@@ -76,3 +76,26 @@ def test_what_the_engine_has_split_is_not_split_again() -> None:
     assert splitter.feed("\n") == []
     assert splitter.leave() == [ReasoningAdded("\n")]
     assert splitter.feed("<think>a</think>") == [TextAdded("<think>a</think>")]
+
+
+@pytest.mark.parametrize(
+    ("events", "wanted"),
+    [
+        ([ReasoningAdded("Hm. "), TextAdded("Hi"), Finished("stop")], [TextAdded("Hi"), Finished("stop")]),
+        (
+            [ReasoningAdded(" It is "), ReasoningAdded("42.\n"), Finished("stop")],
+            [TextAdded("It is 42."), Finished("stop")],
+        ),
+        ([ReasoningAdded("I was cu"), Finished("length")], [Finished("length")]),
+        (
+            [ReasoningAdded("Hm."), ToolCallStarted(0, "c", "f"), ToolCallEnded(0), Finished("tool_calls")],
+            [ToolCallStarted(0, "c", "f"), ToolCallEnded(0), Finished("tool_calls")],
+        ),
+        ([Finished("stop")], [Finished("stop")]),
+    ],
+    ids=["words follow", "nothing else", "cut", "a call follows", "nothing at all"],
+)
+def test_reasoning_that_nobody_asked_for_is_kept_back(events: list[Event], wanted: list[Event]) -> None:
+    whole, single = UnwantedReasoning(), UnwantedReasoning()
+    assert whole.feed(events) == wanted
+    assert [out for event in events for out in single.feed([event])] == wanted
