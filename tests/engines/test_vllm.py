@@ -153,6 +153,15 @@ def test_the_log_does_not_grow_for_ever(tmp_path: Path) -> None:
     assert len(kept) < 220
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_ends_the_log_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    log = LogFile(Path("/dev/full"))
+    log.write(b"line\n")
+    log.write(b"line\n")
+    log.close()
+    assert capfd.readouterr().err == "/dev/full cannot be written any more: No space left on device\n"
+
+
 async def test_an_unknown_cause_is_told_in_the_programs_own_words_and_tried_again(tmp_path: Path) -> None:
     script = """
     say("(EngineCore pid=7) ERROR 10-10 20:29:02 [core.py:708] FooError: the moon is full")

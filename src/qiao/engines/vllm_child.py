@@ -60,23 +60,33 @@ def main() -> int:
 
 
 class LogFile:
-    """A file that does not grow for ever: beyond `most` bytes it becomes FILE.1, and a new one begins."""
+    """A file that does not grow for ever: beyond `most` bytes it becomes FILE.1, and a new one begins.
+
+    A disk that is full ends the log, not the engine: its output has to be read on, or it would stand still.
+    """
 
     def __init__(self, path: Path, most: int = _LOG_BYTES) -> None:
         self._path = path
         self._most = most
-        self._stream: BinaryIO = path.open("ab")
+        self._stream: BinaryIO | None = path.open("ab", buffering=0)
 
     def write(self, data: bytes) -> None:
-        self._stream.write(data)
-        self._stream.flush()
-        if self._stream.tell() > self._most:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(data)
+            if self._stream.tell() > self._most:
+                self._stream.close()
+                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+                self._stream = self._path.open("ab", buffering=0)
+        except OSError as error:
+            sys.stderr.write(f"{self._path} cannot be written any more: {error.strerror}\n")
             self.close()
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-            self._stream = self._path.open("ab")
 
     def close(self) -> None:
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
 
 class _Keeper:
