@@ -230,7 +230,10 @@ def choose(files: Sequence[HubFile], wanted: str | None, *, repository: str) -> 
     whole = [file for file in files if not _PART.search(file.path)]
     if not whole:
         problem = "only has GGUF files that are cut into parts" if files else "has no GGUF file"
-        raise StartError(f"{repository} {problem}.", hint="The embedded engine takes one GGUF file; choose another.")
+        raise StartError(
+            f"{repository} {problem}.",
+            hint="The embedded engine takes one GGUF file; vLLM takes a folder with config.json and weights: --model FOLDER.",
+        )
     names = ", ".join(sorted(Path(file.path).name for file in whole)[:12])
     if wanted is not None:
         exact = [file for file in whole if wanted in (file.path, Path(file.path).name)]
