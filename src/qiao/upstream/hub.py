@@ -232,7 +232,7 @@ def choose(files: Sequence[HubFile], wanted: str | None, *, repository: str) -> 
         problem = "only has GGUF files that are cut into parts" if files else "has no GGUF file"
         raise StartError(
             f"{repository} {problem}.",
-            hint="The embedded engine takes one GGUF file; vLLM takes a folder with config.json and weights: --model FOLDER.",
+            hint="The embedded engine takes one GGUF file; vLLM takes the folder of a model: --model FOLDER.",
         )
     names = ", ".join(sorted(Path(file.path).name for file in whole)[:12])
     if wanted is not None:
