@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -14,6 +15,8 @@ import yaml
 from click.testing import CliRunner
 
 from qiao.cli.main import COMMANDS, load
+from qiao.policies import remedies_page
+from tests.support.troubleshooting import ENGLISH, chinese, hints, page
 
 ROOT = Path(__file__).parent.parent
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
@@ -135,3 +138,22 @@ def test_every_page_is_in_the_site() -> None:
     site = (ROOT / "mkdocs.yml").read_text("utf-8")
     for page in sorted((ROOT / "docs").rglob("*.md")):
         assert f"- {identity(page)}" in site, page
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_troubleshooting_is_current(language: str) -> None:
+    words, folder = (ENGLISH, "guides") if language == "en" else (chinese(), "zh/guides")
+    path = ROOT / "docs" / folder / "troubleshooting.md"
+    if os.environ.get("GOLDEN_ACCEPT"):
+        path.write_text(page(words), "utf-8")
+    assert path.read_text("utf-8") == page(words), "GOLDEN_ACCEPT=1 pytest tests/test_guides.py"
+
+
+def test_every_sentence_has_its_chinese_and_no_other() -> None:
+    words = chinese()
+    rows = remedies_page.rows()
+    assert set(words.sentences) == {text for row in rows for text in (row.cause, row.done, row.mend) if text}
+    assert set(words.hints) == {hint.name for hint, _ in hints()}
+    for hint, _ in hints():
+        for english, other in zip((hint.cause, hint.mend), words.hints[hint.name], strict=True):
+            assert set(re.findall(r"\{\w+\}|--[a-z-]+", english)) == set(re.findall(r"\{\w+\}|--[a-z-]+", other)), other
