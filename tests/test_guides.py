@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from qiao.cli.main import COMMANDS, load
 from qiao.policies import remedies_page
-from tests.support.troubleshooting import ENGLISH, chinese, hints, page
+from tests.support.troubleshooting import chinese, english, hints, page
 
 ROOT = Path(__file__).parent.parent
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
@@ -136,13 +136,13 @@ def test_the_commands_that_run_are_found() -> None:
 
 def test_every_page_is_in_the_site() -> None:
     site = (ROOT / "mkdocs.yml").read_text("utf-8")
-    for page in sorted((ROOT / "docs").rglob("*.md")):
-        assert f"- {identity(page)}" in site, page
+    for each in sorted((ROOT / "docs").rglob("*.md")):
+        assert f"- {identity(each)}" in site, each
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_troubleshooting_is_current(language: str) -> None:
-    words, folder = (ENGLISH, "guides") if language == "en" else (chinese(), "zh/guides")
+    words, folder = (english(), "guides") if language == "en" else (chinese(), "zh/guides")
     path = ROOT / "docs" / folder / "troubleshooting.md"
     if os.environ.get("GOLDEN_ACCEPT"):
         path.write_text(page(words), "utf-8")

@@ -1,4 +1,4 @@
-"""docs/guides/troubleshooting.md and its 中文 twin, made from the tables that the gateway, the launcher and doctor use."""
+"""docs/guides/troubleshooting.md and its 中文 twin, made from the tables that the gateway, launcher and doctor use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from qiao.policies import log_hints, remedies_page
 from qiao.policies.log_rule import Hint
 
 DOCS = Path(__file__).parents[2] / "docs"
+GOLDEN = Path(__file__).parents[1] / "golden" / "guides"
 
 
 class Words(NamedTuple):
@@ -72,61 +73,22 @@ def _cell(text: str) -> str:
     return re.sub(r"\{\w+\}", "N", text).replace("|", "\\|").replace("\n", " ")
 
 
-ENGLISH = Words(
-    introduction="""# Troubleshooting
-
-<!-- Generated: GOLDEN_ACCEPT=1 pytest tests/test_guides.py -->
-
-Begin with `qiao doctor`: it looks at the gateway, the engine, Claude Code and this machine. `qiao doctor --log FILE` names the line of a log that
-matters. `qiao doctor --url URL` holds any Anthropic endpoint against what Claude Code sends.
-
-## By symptom
-
-| what you see | what it is | what to do |
-|---|---|---|
-| tool calls printed as text: `<tool_call>{…}` | nobody reads the model's calls, or in the wrong dialect | put qiao in front; `GET /readyz` says who reads them |
-| 400 at once, with every request | see the exact words below | most are mended by themselves |
-| the first answer takes minutes, every time | no prefix cache, or something changes the prompt's beginning | `--enable-prefix-caching`; qiao keeps the beginning as it was |
-| the same request arrives again and again | the client gave up on a silent engine | `qiao claude` sets its timers; qiao pings |
-| Claude Code never compacts, then fails | it believes in another window | `qiao claude`, or the lines of `qiao env` |
-| Claude Code asks to log in | a stored login or a settings file wins over the environment | `qiao claude` says which |
-| 401 `invalid x-api-key` | not the gateway's key | `qiao key` prints it |
-| 404 `model: NAME` | a name that means nothing here | `GET /v1/models` lists the names |
-| 529 `overloaded_error` | more requests wait than `--queue-limit` | they come back by themselves |
-""",
-    refusals="By what an engine answers",
-    logs="By a line in the log of vLLM or LiteLLM",
-    refusals_head="| exact words | why | what qiao does | mend for good |",
-    logs_head="| in the line | what it is | what to do |",
-    sentences={},
-    hints={},
-)
+def english() -> Words:
+    return Words(
+        introduction=(GOLDEN / "troubleshooting.en.md").read_text("utf-8"),
+        refusals="By what an engine answers",
+        logs="By a line in the log of vLLM or LiteLLM",
+        refusals_head="| exact words | why | what qiao does | mend for good |",
+        logs_head="| in the line | what it is | what to do |",
+        sentences={},
+        hints={},
+    )
 
 
 def chinese() -> Words:
     words = tomllib.loads((DOCS / "zh/words.toml").read_text("utf-8"))
     return Words(
-        introduction="""# 排错
-
-<!-- Generated: GOLDEN_ACCEPT=1 pytest tests/test_guides.py -->
-
-先运行 `qiao doctor`：它检查网关、引擎、Claude Code 和这台机器。`qiao doctor --log FILE` 指出日志里关键的那一行。`qiao doctor --url URL` 用 Claude Code
-发送的内容检验任何 Anthropic 端点。
-
-## 按现象
-
-| 看到什么 | 是什么 | 怎么办 |
-|---|---|---|
-| 工具调用被当作文本打印：`<tool_call>{…}` | 没有人读模型的调用，或方言不对 | 把 qiao 放在前面；`GET /readyz` 说明由谁读 |
-| 每个请求立刻得到 400 | 见下面的原文 | 大多会自动修复 |
-| 每次第一个回答都要几分钟 | 没有前缀缓存，或提示的开头总在变 | `--enable-prefix-caching`；qiao 保持开头不变 |
-| 同一个请求反复到来 | 引擎没有动静，客户端放弃了 | `qiao claude` 会设好计时器；qiao 会发 ping |
-| Claude Code 从不压缩，然后失败 | 它以为窗口是别的大小 | `qiao claude`，或 `qiao env` 的几行 |
-| Claude Code 要求登录 | 已保存的登录或设置文件优先于环境变量 | `qiao claude` 会说是哪一个 |
-| 401 `invalid x-api-key` | 不是网关的密钥 | `qiao key` 打印它 |
-| 404 `model: NAME` | 这个名字在这里没有意义 | `GET /v1/models` 列出名字 |
-| 529 `overloaded_error` | 等待的请求超过 `--queue-limit` | 它们会自己再来 |
-""",
+        introduction=(GOLDEN / "troubleshooting.zh.md").read_text("utf-8"),
         refusals="按引擎的回答",
         logs="按 vLLM 或 LiteLLM 日志里的一行",
         refusals_head="| 原文 | 原因 | qiao 怎么做 | 彻底修好 |",
