@@ -57,7 +57,7 @@ $(STAMPS)/typescript: $(TYPESCRIPT)/package-lock.json
 	fi
 	@mkdir -p $(STAMPS) && touch $@
 
-test: $(STAMPS)/test $(STAMPS)/anthropic-0 $(STAMPS)/typescript check ## all tests that need no GPU (real SDKs, real Claude Code, embedded engine)
+test: $(STAMPS)/test $(STAMPS)/anthropic-0 $(STAMPS)/typescript check docs ## all tests that need no GPU (real SDKs, real Claude Code, embedded engine)
 	@$(TEST_VENV)/bin/python -m pytest -m "not live"
 
 check: lint types architecture ## lint, types, architecture
@@ -109,7 +109,7 @@ $(STAMPS)/docs: requirements/docs.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 docs: $(STAMPS)/docs ## build the guides into site/ (English and 中文)
-	@$(DOCS_VENV)/bin/mkdocs build --quiet --strict --site-dir site
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict --site-dir site
 
 lock: $(STAMPS)/lock-tool ## renew the hashed requirement files (no URL, no host in them)
 	@for name in run test build anthropic-0 docs fuzz litellm; do \

@@ -74,6 +74,8 @@ def test_both_languages_are_equal(page: Path) -> None:
     for mark in (r"^#+ ", r"^\|", r"^\* ", r"^\d+\. ", r"^\*\*"):
         counts = [len(re.findall(mark, text, re.MULTILINE)) for text in (first, second)]
         assert counts[0] == counts[1], mark
+    if page.name == "troubleshooting.md":
+        return  # made from one table; its words are held below
     named = [set(re.findall(r"`([^`]+)`", text)) for text in (first, second)]
     assert named[0] == named[1]
 
@@ -155,5 +157,7 @@ def test_every_sentence_has_its_chinese_and_no_other() -> None:
     assert set(words.sentences) == {text for row in rows for text in (row.cause, row.done, row.mend) if text}
     assert set(words.hints) == {hint.name for hint, _ in hints()}
     for hint, _ in hints():
-        for english, other in zip((hint.cause, hint.mend), words.hints[hint.name], strict=True):
-            assert set(re.findall(r"\{\w+\}|--[a-z-]+", english)) == set(re.findall(r"\{\w+\}|--[a-z-]+", other)), other
+        for sentence, other in zip((hint.cause, hint.mend), words.hints[hint.name], strict=True):
+            assert set(re.findall(r"\{\w+\}|--[a-z-]+", sentence)) == set(re.findall(r"\{\w+\}|--[a-z-]+", other)), (
+                other
+            )
