@@ -61,6 +61,18 @@ def test_a_small_window_leaves_the_decision_to_the_gateway() -> None:
     assert "CLAUDE_CODE_AUTO_COMPACT_WINDOW" not in found, "below 100 000 it counts as 100 000"
 
 
+@pytest.mark.parametrize(
+    ("window", "told"), [(31_999, 31_999), (32_768, 45_768), (39_999, 52_999), (40_960, 40_960), (131_072, 131_072)]
+)
+def test_a_window_of_32k_is_used_to_its_end(window: int, told: int) -> None:
+    """Claude Code keeps 13 000 tokens free beside the longest answer: of 32k it would use less than half."""
+    found = values(connection(window=window))
+    assert found["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == str(told)
+    compacts_at = told - int(found["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] or 0) - 13_000
+    if told != window:
+        assert compacts_at + int(found["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] or 0) == window
+
+
 def test_an_unknown_window() -> None:
     found = values(connection(window=None, output_limit=None))
     assert found["CLAUDE_CODE_DISABLE_1M_CONTEXT"] == "1"

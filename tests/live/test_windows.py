@@ -87,15 +87,36 @@ def test_a_prompt_that_does_not_fit(stage: Stage, stream: bool, max_tokens: int)
     assert int(found[1]) == stage.count(prompt, tools=TOOLS) > 45_000
 
 
+@pytest.mark.parametrize("thinking", [None, ADAPTIVE], ids=["plain", "thinking"])
+def test_a_grown_conversation_is_counted_by_what_it_grew_by(stage: Stage, thinking: dict[str, str] | None) -> None:
+    """The sum of the pieces is what the engine itself counts for the whole, turn after turn, near the limit."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Read. " + "word " * 4000}]
+    shape = {"tools": TOOLS, "max_tokens": 1, **({} if thinking is None else {"thinking": thinking})}
+    for turn in range(4):
+        counted = stage.count(messages, **shape)
+        assert prompt_tokens(stage.whole(messages, **shape)) == counted
+        call = {"type": "tool_use", "id": f"t{turn}", "name": TOOLS[0]["name"], "input": {"city": "桥" * turn}}
+        result = {"type": "tool_result", "tool_use_id": f"t{turn}", "content": f"{turn}: " + "37 °C – naïve\n" * 50}
+        said: dict[str, Any] = {"type": "text", "text": "Well,\n"}
+        messages += [{"role": "assistant", "content": [said, call]}, {"role": "user", "content": [result]}]
+        if turn == 2:
+            messages += [{"role": "assistant", "content": "Fine."}, {"role": "user", "content": "And now?"}]
+    asked = [exchange.asked for exchange in stage.behind.exchanges if exchange.path == "/tokenize"]
+    assert sum(len(str(ask)) > 20_000 for ask in asked) == 1, "only the first count was of the whole"
+
+
 def test_a_prompt_that_leaves_little_room(stage: Stage) -> None:
-    """The answer is as long as the window allows, and says that the window ended it."""
+    """The answer is as long as the window allows, and says that the window ended it; too little room is too long."""
     base = stage.count("x")
-    prompt = "x" + " word" * (WINDOW - base - 5)
-    assert stage.count(prompt) == WINDOW - 5
-    for message in (stage.whole(prompt, max_tokens=100), stage.stream(prompt, max_tokens=100).message):
-        assert message["usage"]["output_tokens"] <= 5
+    prompt = "x" + " word" * (WINDOW - base - 1100)
+    assert stage.count(prompt) == WINDOW - 1100
+    for message in (stage.whole(prompt, max_tokens=1500), stage.stream(prompt, max_tokens=1500).message):
+        assert message["usage"]["output_tokens"] <= 1100
         if message["stop_reason"] != "end_turn":
             assert message["stop_reason"] == "model_context_window_exceeded"
+    error = stage.refused(400, request(prompt + " word" * 1095, max_tokens=1000))
+    assert error["message"] == f"prompt is too long: {WINDOW - 5} tokens > {WINDOW - 1024} maximum"
+    assert not any(exchange.status == 400 for exchange in stage.chats())
 
 
 def test_the_window_is_told(stage: Stage) -> None:

@@ -81,3 +81,27 @@ def test_the_sentence_always_says_more_than_the_window(
 def test_each_wording_is_one_of_a_kind() -> None:
     names = [who for who, _ in WORDINGS]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        # What Claude Code itself takes for an overflow (2.1.330): none of it may reach it untranslated.
+        *("prompt is too long", "Input is too long.", "maximum context length", "context_length_exceeded"),
+        *("exceeds the context window", "ContextWindowExceededError", "longer than the maximum model length"),
+        *("longer than the model's context length", "exceeds the available context size"),
+        *("exceeds the maximum number of tokens allowed", "exceeded model token limit", "input token length too long"),
+        *("input tokens exceed the configured limit", "maximum context limit", "maximum prompt length"),
+        *("prompt exceeds max length", "tokens in request more than max tokens allowed"),
+        *("range of input length should be", "context window exceeds limit", "but model only supports up to"),
+        *("reduce the length of the messages", "`inputs` tokens + `max_new_tokens` must be"),
+        "context exceeds your deployment",
+        # SGLang, whose numbers come in another order.
+        "Requested token count exceeds the model's maximum context length of 8192 tokens.",
+    ],
+)
+def test_every_word_for_an_overflow_is_known(words: str) -> None:
+    for text in (words, words.upper(), f"Message: Error, {words} (Request ID: 1), Internal exception: x"):
+        found = find_excess(text)
+        assert found is not None
+        assert too_long(found, 9000).startswith("prompt is too long: ")

@@ -18,6 +18,13 @@ SMALL_WINDOW = 32_000
 MEDIUM_WINDOW = 64_000
 """Tokens. Below, Claude Code compacts so early that its full tool set is not worth its place."""
 
+_LATE_COMPACTION_WINDOW = 40_000
+"""Tokens. Below, Claude Code's own rule compacts at less than half: a window of 32k at 15 600 tokens, which a compacted
+conversation has again after two files, and Claude Code gives up ("Autocompact is thrashing")."""
+
+_COMPACTION_RESERVE = 13_000
+"""Tokens that Claude Code keeps free beside the longest answer. In a small window the gateway's exact refusal does."""
+
 _FULL_OUTPUT_WINDOW = 128_000
 _DEFAULT_OUTPUT = 32_000
 _PATIENCE_MS = "1800000"
@@ -82,8 +89,7 @@ def _limits(connection: Connection) -> Iterator[Variable]:
         why = "the window is not known here: 200 000 is nearer than the million assumed of unknown models"
         yield Variable("CLAUDE_CODE_DISABLE_1M_CONTEXT", "1", why)
         return
-    why = "the model's true window; a million is assumed of unknown models"
-    yield Variable("CLAUDE_CODE_MAX_CONTEXT_TOKENS", str(window), why)
+    yield _window(window)
     why = "the longest answer; it also decides how early the conversation is compacted"
     yield Variable("CLAUDE_CODE_MAX_OUTPUT_TOKENS", str(output_limit(window, connection.output_limit)), why)
     if window >= 100_000:
@@ -92,6 +98,14 @@ def _limits(connection: Connection) -> Iterator[Variable]:
     if window < SMALL_WINDOW:
         why = "lets the gateway decide what fits: Claude Code would refuse or compact in so small a window"
         yield Variable("CLAUDE_CODE_DISABLE_UNKNOWN_MODEL_WINDOW_ENFORCEMENT", "1", why)
+
+
+def _window(window: int) -> Variable:
+    name = "CLAUDE_CODE_MAX_CONTEXT_TOKENS"
+    if not SMALL_WINDOW <= window < _LATE_COMPACTION_WINDOW:
+        return Variable(name, str(window), "the model's true window; a million is assumed of unknown models")
+    why = f"the true window is {window}: so it compacts when no answer of full length fits any more, not at half of it"
+    return Variable(name, str(window + _COMPACTION_RESERVE), why)
 
 
 def output_limit(window: int, allowed: int | None) -> int:

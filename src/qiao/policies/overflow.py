@@ -146,6 +146,15 @@ MARKERS = (
     "prompt exceeds max length",
     "range of input length should be",
     "context window exceeds limit",
+    "input token length too long",
+    "input tokens exceed the configured limit",
+    "maximum context limit",
+    "tokens in request more than max tokens allowed",
+    "but model only supports up to",
+    "reduce the length of the messages",
+    "`inputs` tokens + `max_new_tokens` must be",
+    "context exceeds your deployment",
+    "exceeds the model's maximum context length",
     "max_tokens must be at least 1, got -",
 )
 """Words that mean the same without numbers, lower case."""

@@ -11,6 +11,8 @@ from qiao.policies.overflow import LEAST_ANSWER
 _TOKENS_PER_BYTE = 0.5
 """English and code have 0.2 to 0.35 tokens a byte in JSON, Chinese 0.25; only digits and noise go above a half."""
 
+_MOST_ROOM = 1024
+
 _LOCAL_ERROR = 0.01
 """How far a count by a tokenizer of our own may lie beside the engine's: its template is not the engine's file."""
 
@@ -20,6 +22,12 @@ def is_far(body_size: int, asked: int | None, window: int | None) -> bool:
     if window is None:
         return True
     return body_size * _TOKENS_PER_BYTE + (asked or LEAST_ANSWER) <= window
+
+
+def least_room(window: int) -> int:
+    """Tokens. With less room an answer would be cut before it is one. A client that summarises what became too long
+    gets this much for the summary."""
+    return min(_MOST_ROOM, max(LEAST_ANSWER, window // 32))
 
 
 def answer_room(asked: int | None, prompt: int, window: int, *, reserve: int = 0) -> int | None:
@@ -33,7 +41,7 @@ def answer_room(asked: int | None, prompt: int, window: int, *, reserve: int = 0
         return 0 if left >= 1 else None
     if left >= asked:
         return asked
-    return left if left >= LEAST_ANSWER else None
+    return left if left >= least_room(window) else None
 
 
 def surely_too_long(prompt: int, window: int, *, is_exact: bool) -> bool:
@@ -46,5 +54,5 @@ def too_long(prompt: int, window: int) -> str:
 
     A prompt that fits but leaves no room for an answer is above the most that a prompt may have.
     """
-    most = window if prompt > window else window - LEAST_ANSWER
+    most = window if prompt > window else window - least_room(window)
     return f"prompt is too long: {prompt} tokens > {min(most, prompt - 1)} maximum"
