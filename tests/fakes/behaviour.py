@@ -14,6 +14,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     * `tool_parser`: without one, tools are refused unless `tool_choice` is "none", and calls come as text.
     * `renders_tools`: with `tool_choice: "none"` its prompt still lists the tools.
     * `no_tools`: it refuses tools altogether.
+    * `schemas`: takes a schema for the answer.
     * `structural_tags`: takes them as `response_format`. `eats_calls`: its parser makes calls of text although it was
       told not to.
     * `reasoning_parser`: without one, reasoning comes as `<think>` text.
@@ -32,6 +33,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     tool_parser: bool = True
     renders_tools: bool = True
     no_tools: bool = False
+    schemas: bool = True
     structural_tags: bool = True
     eats_calls: bool = False
     reasoning_parser: bool = True

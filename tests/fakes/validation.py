@@ -136,6 +136,8 @@ def check_conversation(body: Mapping[str, Any], model: str, behaviour: Behaviour
             text = f'tool_choice=function "{choice["function"]["name"]}" requires --tool-call-parser to be set'
         raise bad(text)
     wanted = body.get("response_format") or {}
+    if wanted.get("type") == "json_schema" and not behaviour.schemas:
+        raise bad("response_format of type json_schema is not supported")
     if wanted.get("type") == "structural_tag" and not behaviour.structural_tags:
         expected = "'text', 'json_object' or 'json_schema'"
         problem = _problem("literal_error", "body.response_format.type", f"Input should be {expected}", wanted["type"])

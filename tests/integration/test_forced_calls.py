@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.behaviour import Behaviour
-from tests.fakes.script import Say, Step, Think, call, marker, step
+from tests.fakes.script import Say, Step, Think, call, marker, refusal, step
 from tests.integration.conftest import Stage, Stages
 from tests.integration.test_no_restart import PARIS, TIME, WEATHER, both, essence, post, tools_of
 from tests.support.plain_http import ask
@@ -231,3 +231,69 @@ def test_counting_a_strict_tool_whose_schema_is_refused(stages: Stages) -> None:
     strict = [tool["function"].get("strict") for tool in stage.engine.chats[-1].body["tools"]]
     assert strict == [None, True]
     assert [chat.status for chat in stage.engine.chats] == [200]
+
+
+BARE = Behaviour(tool_parser=False, reasoning_parser=False, structural_tags=False, schemas=False)
+"""No grammar of any kind: a forced call can only be asked for."""
+
+
+@pytest.fixture
+def wordy(stages: Stages) -> Stage:
+    stage = begun(stages, BARE)
+    post(stage, asked(A_CALL, tool_choice=ANY))  # it learns that there are no grammars
+    stage.engine.forget()
+    return stage
+
+
+@CHOICES
+def test_a_model_that_does_not_call_is_asked_once_more(wordy: Stage, choice: dict[str, Any]) -> None:
+    stage = wordy
+    said = (step(Think("Hm."), "I would rather talk."), step(Think("Well."), call("get_weather", city="Paris")))
+    message = both(stage, asked(*said, tool_choice=choice))
+    assert essence(message) == [{"type": "thinking", "thinking": "Well."}, PARIS]
+    assert message["stop_reason"] == "tool_use"
+    assert [chat.status for chat in stage.engine.chats] == [200] * 4
+    first, second = stage.engine.chats[:2]
+    assert second.prompt.startswith(first.prompt.removesuffix("<|im_start|>assistant\n"))
+    answered, asked_again = second.messages[-2:]
+    assert answered == {"role": "assistant", "content": "I would rather talk."}
+    assert asked_again["content"].startswith("That is no call of a tool.")
+
+
+def test_a_model_that_calls_at_once_is_not_asked_again(wordy: Stage) -> None:
+    stage = wordy
+    message = both(stage, asked(step("I look.", call("get_weather", city="Paris"), "So."), tool_choice=ANY))
+    assert [block["type"] for block in essence(message)] == ["text", "tool_use", "text"]
+    assert [chat.status for chat in stage.engine.chats] == [200] * 2
+
+
+def test_a_second_try_is_the_last_one(wordy: Stage) -> None:
+    stage = wordy
+    message = both(stage, asked("No.", "No, again.", step(call("get_weather", city="Paris")), tool_choice=ANY))
+    assert essence(message) == [{"type": "text", "text": "No, again."}]
+    assert message["stop_reason"] == "end_turn"
+    assert [chat.status for chat in stage.engine.chats] == [200] * 4
+
+
+def test_an_answer_that_was_cut_is_not_asked_for_again(wordy: Stage) -> None:
+    stage = wordy
+    message = both(stage, asked("one two three four five six seven eight", tool_choice=ANY, max_tokens=3))
+    assert message["stop_reason"] == "max_tokens"
+    assert [chat.status for chat in stage.engine.chats] == [200] * 2
+
+
+def test_a_second_request_that_is_refused_leaves_the_first_answer(wordy: Stage) -> None:
+    stage = wordy
+    message = both(stage, asked("Words.", refusal(503, "busy"), tool_choice=ANY))
+    assert essence(message) == [{"type": "text", "text": "Words."}]
+    assert message["stop_reason"] == "end_turn"
+
+
+def test_an_engine_without_grammars_is_not_asked_for_one_again(stages: Stages) -> None:
+    """Its refusal is not taken for a schema's."""
+    stage = begun(stages, BARE, apart="no grammars")
+    for number in range(2):
+        stage.engine.forget()
+        assert essence(both(stage, asked(A_CALL, tool_choice=ANY))) == [PARIS]
+        assert [chat.status for chat in stage.engine.chats] == ([400, 200, 200] if number == 0 else [200, 200])
+    assert not [quirk for quirk in ask(stage.url, "GET", "/readyz").json["quirks"] if "refused_schemas" in quirk]

@@ -163,6 +163,14 @@ def _one_call(tool: Tool, definitions: dict[str, msgspec.Raw] | None, refused: f
     }
 
 
+def asked_again(conversation: Conversation, said: str) -> Conversation:
+    """After an answer that was no call: what the model said, and the wish once more."""
+    words = Text("That is no call of a tool. Answer with the call alone now, in the form that was described.")
+    answered = (Turn("assistant", (Text(said),)),) if said else ()
+    turns = (*conversation.turns, *answered, Turn("user", (words,)))
+    return msgspec.structs.replace(conversation, turns=turns)
+
+
 def _asked(turns: tuple[Turn, ...], tools: tuple[Tool, ...], choice: ToolChoice) -> tuple[Turn, ...]:
     wanted = f"the tool {tools[0].name}" if choice.mode == "tool" and tools else "one of the tools"
     words = Text(f"Answer with a call of {wanted} now, and with nothing else.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from qiao.core.conversation import Tool
 from qiao.core.openai import request as openai_request
 from qiao.core.openai.target import Target
@@ -10,12 +12,17 @@ from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Remedy, features
 from qiao.upstream.client import Client
 from qiao.upstream.probe import REQUEST_ID
-from qiao.upstream.schemas import Schemas
+from qiao.upstream.schemas import Schemas, Trial
 
 _TRIAL_TIMEOUT = 30.0
 _FEATURES = frozenset({"strict", "tool_choice", "response_format", "structure"})
 # Remedies for a grammar that cannot be made.
 _QUIRKS = frozenset({"no_strict", "no_response_format", "no_structure"})
+
+_HARMLESS = Tool("noop", "Does nothing.", strict=True)
+
+Lesson: TypeAlias = Literal["schema", "engine", "request"]
+"""What a refusal was about: a schema, which is known now; all grammars of this kind; or something in this request."""
 
 
 class Grammars:
@@ -50,16 +57,22 @@ class Grammars:
         """Whether strict tools were never tried."""
         return prepared.grammar == "strict" and bool(self._schemas.unknown(prepared.bound))
 
-    async def learns(self, remedy: Remedy, prepared: Prepared, target: Target) -> bool:
-        """Whether the refusal that `remedy` is for was a schema's, and which one it was could be found out."""
-        return remedy.quirk in _QUIRKS and await self.learn(prepared, target, is_refused=True)
+    async def lesson(self, remedy: Remedy, prepared: Prepared, target: Target) -> Lesson:
+        """What the refusal that `remedy` is for was about. Raises `Fault`."""
+        if remedy.quirk not in _QUIRKS or prepared.grammar is None or not self._schemas.unknown(prepared.bound):
+            return "request"
+        if await self._trial(prepared.grammar, prepared, target)((_HARMLESS,)) is False:
+            return "engine"
+        return "schema" if await self.learn(prepared, target, is_refused=True) else "request"
 
     async def learn(self, prepared: Prepared, target: Target, *, is_refused: bool) -> bool:
         """Try the schemas that are not known. True: another one is refused. Raises `Fault`."""
-        grammar = prepared.grammar
-        if grammar is None or not prepared.bound:
+        if prepared.grammar is None or not prepared.bound:
             return False
+        trial = self._trial(prepared.grammar, prepared, target)
+        return await self._schemas.learn(prepared.bound, trial, is_refused=is_refused)
 
+    def _trial(self, grammar: guided.Grammar, prepared: Prepared, target: Target) -> Trial:
         async def trial(tools: tuple[Tool, ...]) -> bool | None:
             schema = text_mode.call_schema(tools) if grammar == "schema" else None
             asked = guided.trial(target.model, grammar, prepared.bound_dialect, tools, schema)
@@ -75,4 +88,4 @@ class Grammars:
             remedy = remedies.find(refused.text, refused.status, used=features(asked))
             return False if remedy is not None and remedy.quirk in _QUIRKS else None
 
-        return await self._schemas.learn(prepared.bound, trial, is_refused=is_refused)
+        return trial

@@ -40,6 +40,7 @@ from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
 from qiao.upstream.fitting import Fit, Fitter, OnOverflow
 from qiao.upstream.grammars import Grammars
 from qiao.upstream.http import Response, Sink
+from qiao.upstream.insisting import Insisting, asking_again
 from qiao.upstream.load import Load
 from qiao.upstream.probe import Findings, probe
 
@@ -303,6 +304,18 @@ class OpenAIUpstream:
 
     async def open(
         self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
+    ) -> Answer:
+        first = await self._open(prepare, served, request_id=request_id, on_sent=on_sent)
+        if not first.prepared.insists:
+            return first
+
+        async def again(said: str) -> Answer:
+            return await self._open(asking_again(prepare, said), served, request_id=request_id, on_sent=None)
+
+        return Insisting(first, again, whole=first.decoder.whole)
+
+    async def _open(
+        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None
     ) -> OpenAIAnswer:
         facts = await self.facts()
         quirks = self.quirks
@@ -357,10 +370,15 @@ class OpenAIUpstream:
     async def _learned(self, remedy: Remedy, quirks: Quirks, prepared: Prepared, target: Target) -> Quirks:
         """`quirks` and what a refusal has taught; what lasts is remembered."""
         self._learn(remedy)
-        if not await self._grammars.learns(remedy, prepared, target):
-            return quirks.with_(remedy)
-        self.quirks = msgspec.structs.replace(self.quirks, refused_schemas=self._grammars.refused)
-        return msgspec.structs.replace(quirks, refused_schemas=self._grammars.refused)
+        match await self._grammars.lesson(remedy, prepared, target):
+            case "schema":
+                self.quirks = msgspec.structs.replace(self.quirks, refused_schemas=self._grammars.refused)
+                return msgspec.structs.replace(quirks, refused_schemas=self._grammars.refused)
+            case "engine":
+                self.quirks = self.quirks.with_(remedy)
+            case "request":
+                pass
+        return quirks.with_(remedy)
 
     async def _accepted(self, response: Response, *, is_stream: bool, patience: float) -> tuple[bytes, bytes | None]:
         """(what was read of the answer, None), or (the same, the refusal's body). `patience`: seconds at most."""
