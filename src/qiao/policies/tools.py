@@ -100,8 +100,11 @@ def offer(
 
 def loaded(conversation: Conversation, arrived: frozenset[str] = frozenset()) -> tuple[Tool, ...]:
     """Deferred tools that were found, so that the model may call them. Like `offer`, for `conversation`."""
+    deferred = [tool for tool in conversation.tools if tool.deferred]
+    if not deferred:
+        return ()  # most conversations: their history need not be walked through
     names = arrived | _found(conversation)
-    return tuple(tool for tool in conversation.tools if tool.deferred and tool.name in names)
+    return tuple(tool for tool in deferred if tool.name in names)
 
 
 def _found(conversation: Conversation) -> frozenset[str]:
