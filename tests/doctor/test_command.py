@@ -87,6 +87,17 @@ def test_nothing_named_finds_the_gateway_that_runs(running: Gateway, somebody: P
     assert found["score"] is None
     assert {"server_down", "parser_missing", "port_in_use", "claude_missing", "disk", "clock"} <= set(grades(found))
     assert running.url in json.dumps(found)
+    # The engine behind it was asked as well.
+    assert {"prefix_caching_off", "token_details_off", "tool_reading"} <= set(grades(found))
+
+
+def test_a_fault_of_the_engine_is_found_through_the_gateway(background: Background, tmp_path: Path) -> None:
+    person = Person(tmp_path / "home", tmp_path / "work", {"QIAO_PORT": str(free_port())})
+    url = background.enter(serving(FakeEngine({"m": Behaviour(max_model_len=65_536, prefix_caching=False)})))
+    with gateway(url, person.home, key=KEY):
+        status, found = diagnosed(person, *CLAUDE)
+    assert status == 1
+    assert grades(found)["prefix_caching_off"] == "problem"
 
 
 def test_nothing_named_and_nothing_there(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ async def test_what_a_gateway_knows_of_its_engine(
     found = {finding.check: finding for finding in findings(CHECKS, facts)}
     assert found["parser_missing"].grade == "note"
     assert "qiao reads the calls itself" in found["parser_missing"].evidence
+    assert "hermes" in found["tool_reading"].evidence
+    assert "--tool-call-parser" in found["tool_reading"].evidence
 
 
 @pytest.mark.parametrize(
@@ -141,3 +143,15 @@ def test_a_low_hit_rate_is_told() -> None:
     high = {each.check: each.grade for each in findings(CHECKS, EngineFacts(about="log", hit_rate=91.0))}
     assert low == {"prefix_caching_off": "warning"}
     assert high == {}
+
+
+async def test_what_the_engine_and_its_gateway_know_together(background: Background) -> None:
+    url = background.enter(serving(FakeEngine({MODEL: Behaviour(system_anywhere=False, leaks_calls=True)})))
+    asked = await look_engine.look(url, None)
+    known = EngineFacts(about=url, model="qwen3-235b", reader="qiao", is_behind_qiao=True, tool_parser=False)
+    both = look_engine.together(known, asked)
+    assert (both.model, both.reader, both.tool_parser) == ("qwen3-235b", "qiao", False)
+    found = {finding.check: finding.grade for finding in findings(CHECKS, both)}
+    assert (found["system_in_the_middle"], found["parser_wrong"], found["prefix_caching_off"]) == ("note", "note", "ok")
+    alone = {finding.check: finding.grade for finding in findings(CHECKS, asked)}
+    assert (alone["system_in_the_middle"], alone["parser_wrong"]) == ("problem", "problem")

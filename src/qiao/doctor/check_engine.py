@@ -49,8 +49,22 @@ def parser_missing(facts: EngineFacts) -> Finding | None:
     )
 
 
+def tool_reading(facts: EngineFacts) -> Finding | None:
+    """Who reads tool calls, and why."""
+    if not facts.is_behind_qiao or facts.tool_parser is None:
+        return None
+    if facts.reader == "engine":
+        return _finding(facts, "tool_reading", "note", "The engine's own parser reads tool calls.")
+    why = facts.reason or "--tool-parser says so"
+    written = "writes them into the prompt" if facts.tools_written_by == "qiao" else "leaves them to the template"
+    evidence = f"qiao reads tool calls ({facts.dialect or 'from the text'}) and {written}, because: {why}"
+    return _finding(facts, "tool_reading", "note", evidence)
+
+
 def parser_wrong(facts: EngineFacts) -> Finding | None:
     """The tool parser is not the one that this model writes for: its calls leak as text."""
+    if facts.leak and facts.reader == "qiao":
+        return _finding(facts, "parser_wrong", "note", "The engine's own parser leaks calls as text; qiao reads them.")
     if facts.leak:
         return _finding(
             facts,
@@ -106,6 +120,9 @@ def system_in_the_middle(facts: EngineFacts) -> Finding | None:
         return _finding(facts, "system_in_the_middle", "note", evidence)
     if facts.system_refusal is None:
         return None
+    if facts.system_refusal and facts.is_behind_qiao:
+        evidence = f"The chat template refuses system turns in the middle ({facts.system_refusal}); qiao moves them."
+        return _finding(facts, "system_in_the_middle", "note", evidence)
     if not facts.system_refusal:
         return _finding(facts, "system_in_the_middle", "ok", "The chat template takes system turns in the middle.")
     return _finding(
@@ -246,6 +263,7 @@ def lessons(facts: EngineFacts) -> Finding | None:
 CHECKS: tuple[Check[EngineFacts], ...] = (
     Check("engine_too_old", "an engine that is too old for the model or for tools", engine_too_old),
     Check("parser_missing", "an engine that was started without a tool parser", parser_missing),
+    Check("tool_reading", "who reads tool calls, and why (behind a gateway of ours)", tool_reading),
     Check("parser_wrong", "tool calls that come back as text: the wrong parser for the model", parser_wrong),
     Check("template_without_tools", "a chat template that never shows the tools to the model", template_without_tools),
     Check(

@@ -114,6 +114,8 @@ async def _gateway(
             door = Door(access=access, anthropic=True, errors=sheet.errors)
     found = findings(check_server.CHECKS, door)
     engine = await look_engine.of_gateway(access.address, key) if access.kind == "qiao" else None
+    if engine is not None and engine.model and any(each.url == access.address for each in gateways):
+        engine = await _behind(config, engine)
     if engine is None and sheet is not None:
         engine = EngineFacts(about=url, window=sheet.window)
     if engine is not None:
@@ -121,6 +123,18 @@ async def _gateway(
         if access.kind == "qiao" and not engine.model:
             found.append(_upstream_down(engine))
     return found, sheet, offset
+
+
+async def _behind(config: Config, known: EngineFacts) -> EngineFacts:
+    """The engine behind a gateway of this machine, asked as well, where its door is open to us."""
+    key = config.upstream.api_key.reveal() if config.upstream.api_key is not None else None
+    access, _ = await look(known.about, key, anthropic=False, now=time.time())
+    if access.failure is not None or access.status != 200 or access.kind != "engine":
+        return known
+    try:
+        return look_engine.together(known, await look_engine.look(access.address, key))
+    except Fault:
+        return known
 
 
 async def _engine(config: Config, wishes: Wishes, upstream: str) -> tuple[list[Finding], float | None]:

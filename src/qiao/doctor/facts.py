@@ -90,7 +90,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine does, asked or read from its log. `about`: its address or the log's name.
 
-    * `reader`: who reads tool calls: "engine", or "qiao" where a gateway in front does it.
+    * `reader`: who reads tool calls: "engine", or "qiao" where a gateway in front does it, in `dialect`.
+    * `is_behind_qiao`: a gateway of ours stands in front. `tools_written_by`: "template", or "qiao" in words.
     * `tool_parser`: it reads calls itself; `parser_name` where the log tells it; `reason`: its words.
     * `leak`: text of a call that came as plain text although a parser is set; "" if it came as a call.
     * `system_refusal`: what it says to a system turn in the middle; "" if it takes one.
@@ -104,6 +105,9 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     root: str | None = None
     window: int | None = None
     reader: Literal["engine", "qiao"] = "engine"
+    is_behind_qiao: bool = False
+    dialect: str | None = None
+    tools_written_by: str | None = None
     tool_parser: bool | None = None
     parser_name: str | None = None
     reasoning_parser: str | None = None

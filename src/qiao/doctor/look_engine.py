@@ -218,7 +218,8 @@ async def of_gateway(root: str, key: str | None) -> EngineFacts | None:
     if not isinstance(told, dict):
         return None
     if reply.status != 200:
-        return EngineFacts(about=root, reason=str(told.get("reason") or told.get("status") or "not ready"))
+        reason = str(told.get("reason") or told.get("status") or "not ready")
+        return EngineFacts(about=root, is_behind_qiao=True, reason=reason)
     models = told.get("models")
     first = models[0] if isinstance(models, list) and models and isinstance(models[0], dict) else {}
     said = told.get("tools")
@@ -231,8 +232,27 @@ async def of_gateway(root: str, key: str | None) -> EngineFacts | None:
         model=first.get("id"),
         window=window if isinstance(window, int) else None,
         reader="qiao" if tools.get("read_by") == "qiao" else "engine",
+        is_behind_qiao=True,
+        dialect=tools.get("dialect"),
+        tools_written_by=tools.get("tools_written_by"),
         tool_parser=tools.get("engine_parser"),
         reason=str(tools.get("why") or ""),
         renders_tools=tools.get("tools_rendered"),
         quirks=tuple(str(each) for each in told.get("quirks") or ()),
+    )
+
+
+def together(known: EngineFacts, asked: EngineFacts) -> EngineFacts:
+    """What the engine itself answered, and what the gateway in front of it makes of that."""
+    return msgspec.structs.replace(
+        asked,
+        model=known.model or asked.model,
+        window=known.window or asked.window,
+        reader=known.reader,
+        is_behind_qiao=True,
+        dialect=known.dialect,
+        tools_written_by=known.tools_written_by,
+        tool_parser=known.tool_parser if known.tool_parser is not None else asked.tool_parser,
+        reason=known.reason or asked.reason,
+        quirks=known.quirks,
     )
