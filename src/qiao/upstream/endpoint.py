@@ -80,7 +80,7 @@ class Endpoint:
         try:
             reply = await self._open().get(path, timeout=self.timeout, headers=self._headers(), method=method)
         except Fault as fault:
-            return Exchange(failure=fault.message, seconds=_now() - started)
+            return Exchange(failure=self._words(fault), seconds=_now() - started)
         return Exchange(status=reply.status, headers=reply.headers, body=reply.body, seconds=_now() - started)
 
     async def post(
@@ -93,7 +93,7 @@ class Endpoint:
         try:
             response = await self._open().post(path, raw, headers=headers, timeout=self.timeout)
         except Fault as fault:
-            return Exchange(failure=fault.message, seconds=_now() - started)
+            return Exchange(failure=self._words(fault), seconds=_now() - started)
         return await self._read(response, started, leave_after or LARGEST_ANSWER)
 
     async def _read(self, response: Response, started: float, most: int) -> Exchange:
@@ -113,7 +113,7 @@ class Endpoint:
                         was_left = True
                         break
         except TRANSPORT_ERRORS as error:
-            failure = self._open().fault(error).message
+            failure = self._words(self._open().fault(error))
         finally:
             response.close()
         return Exchange(
@@ -132,6 +132,9 @@ class Endpoint:
         shown = self._key if key is None else key
         own = {"anthropic-version": "2023-06-01", "anthropic-beta": BETAS, "x-app": "cli"}
         return {**own, "x-api-key": shown, "Authorization": f"Bearer {shown}"} if shown else own
+
+    def _words(self, fault: Fault) -> str:
+        return f"nothing within {self.timeout:g} s" if fault.kind == "timeout" else fault.message
 
     def _open(self) -> Client:
         assert self._client is not None, "use `async with`"

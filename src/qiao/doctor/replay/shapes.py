@@ -98,7 +98,7 @@ def side_request(model: str) -> Body:
     }
     return {
         "model": model,
-        "max_tokens": 128,
+        "max_tokens": 64,
         "stream": True,
         "tools": [],
         "system": [text("Give the session a title of three words.")],
