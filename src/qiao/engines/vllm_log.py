@@ -57,6 +57,8 @@ _STEPS: tuple[tuple[re.Pattern[str], _Make], ...] = tuple(
     for pattern, make in (
         (rf"Loading .*?(?:shards|loader): +\d+% Completed \| {_COUNT}", _counted("Loading shard {done} of {total}.")),
         (rf"Loading .*?shards: +\d+%\|.*?\| {_COUNT} \[", _counted("Loading shard {done} of {total}.")),
+        (r"^Resolved architecture: (?P<name>\w+)", _plain("The model is a {name}.")),
+        (r"^Initializing a V\d LLM engine", _plain("Starting the engine's processes.")),
         (r"^Starting to load model ", _plain("Loading the model.")),
         (rf"^Fetching \d+ files: +\d+%\|.*?\| {_COUNT} ", _counted("Downloading the model: {done} of {total} files.")),
         (r"^(?P<file>[\w.-]+\.safetensors): +(?P<percent>\d+)%\|", _share("Downloading {file}.")),
