@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,31 @@ def test_reasoning_that_the_template_opened(stages: Stages) -> None:
     ]
     message = both(stage, {**asked(said), "model": "opening", "thinking": {"type": "disabled"}})
     assert essence(message) == [{"type": "text", "text": "I look."}, PARIS]
+
+
+def test_a_parser_that_interferes_is_recognised(stages: Stages) -> None:
+    """It makes calls of the text although it was told not to: said in readyz and the log; the calls are passed on."""
+    stage = stages("eager", "--tool-parser", "hermes", behaviour=Behaviour(eats_calls=True))
+    found = tools_of(stage)
+    assert (found["interferes"], found["engine_parser"]) == (True, True)
+    (advice,) = found["advice"]
+    assert "start it without --tool-call-parser, or run qiao with --tool-parser engine" in advice
+    end = time.monotonic() + 10
+    while f"warning {advice}" not in stage.gateway.output and time.monotonic() < end:
+        time.sleep(0.05)
+    assert f"warning {advice}" in stage.gateway.output
+    message = both(stage, {**asked(step(call("get_weather", city="Paris"))), "model": "eager"})
+    assert essence(message) == [PARIS]
+    quiet = stages("behind", "--tool-parser", "hermes", behaviour=Behaviour())
+    found = tools_of(quiet)
+    assert (found["interferes"], found["advice"]) == (False, [])
+
+
+def test_other_advice(stages: Stages) -> None:
+    stage = stages("alone", "--tool-parser", "engine", behaviour=Behaviour(tool_parser=False))
+    stage.refusals = True
+    assert "the engine has no tool parser" in tools_of(stage)["advice"][0]
+    stage = stages("devstral-small", "--tool-parser", "mistral", behaviour=Behaviour())
+    assert "Mistral tokenizer" in tools_of(stage)["advice"][0]
+    stage = stages("qwen3-235b", "--guided-tools", behaviour=Behaviour())
+    assert tools_of(stage)["advice"][0].startswith("--guided-tools has no effect: the engine reads the calls")

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from qiao.app.conversations import Conversations
 from qiao.app.joining import Joining
+from qiao.app.reading import described
 from qiao.core.conversation import Conversation
 from qiao.core.events import Finished, Usage
 from qiao.core.fault import Fault
@@ -80,12 +81,17 @@ def _one_tenant(headers: Mapping[str, str]) -> str:
     return ""
 
 
+def _say_nothing(_: str) -> None:
+    return None
+
+
 class Gateway:
     """The parts put together. `accepts(headers)` says whether the request shows a valid key.
 
     `tenant(headers)`: whose request it is, one word for each key. `cache_salt`: with it, every tenant has a part of
     the engine's prefix cache for itself.
-    `probe`: looks at what the upstream does not tell; None: there is nothing to find.
+    `probe`: looks at what the upstream does not tell; None: there is nothing to find. `warn(text)`: tells the person
+    who runs the gateway what had better be changed.
     """
 
     def __init__(
@@ -102,6 +108,7 @@ class Gateway:
         tenant: Callable[[Mapping[str, str]], str] = _one_tenant,
         cache_salt: Secret | None = None,
         probe: Callable[[], Awaitable[Findings | None]] | None = None,
+        warn: Callable[[str], None] = _say_nothing,
     ) -> None:
         self.upstream = upstream
         self.names = names
@@ -114,6 +121,7 @@ class Gateway:
         self.conversations = Conversations()
         self._cache_salt = cache_salt
         self._probe = probe
+        self.warn = warn
         self.main_plain_ids = (main_plain_id,) if main_plain_id else ()
         self._known_names: tuple[UpstreamFacts, Names] | None = None
         self._resolved: dict[tuple[str, bool], tuple[Served, Profile]] = {}
@@ -127,13 +135,22 @@ class Gateway:
             try:
                 await self.upstream.facts()
                 is_up = True
-                await self.findings()
+                await self._look()
             except Fault:
                 self.metrics.upstream_up(is_up)
                 await asyncio.sleep(_PATIENCE)
             else:
                 self.metrics.upstream_up(True)
                 return
+
+    async def _look(self) -> None:
+        """Probe, and tell the person who runs the gateway what had better be changed."""
+        found = await self.findings()
+        facts = await self.upstream.facts()
+        if found is not None and facts.models:
+            profile = self.profile(facts.models[0])
+            for advice in described(self.switches, self.upstream.quirks, profile, found)["advice"]:
+                self.warn(advice)
 
     async def findings(self) -> Findings | None:
         """What a probe of the upstream found, asked once; None where there is nothing to find. Raises `Fault`."""

@@ -9,10 +9,10 @@ from aiohttp import web
 
 from qiao import __version__
 from qiao.app.gateway import Context, Gateway
+from qiao.app.reading import described
 from qiao.core.fault import Fault
 from qiao.core.json_text import encode_json
 from qiao.observability.metrics import CONTENT_TYPE
-from qiao.policies import text_mode, text_tools
 from qiao.profiles import UNKNOWN
 from qiao.upstream.base import UpstreamFacts
 from qiao.upstream.probe import Findings
@@ -55,27 +55,8 @@ async def _tools(gateway: Gateway, facts: UpstreamFacts) -> dict[str, Any]:
         found = await gateway.findings() or Findings()
     except Fault as fault:
         found = Findings(reason=fault.message)
-    parser, quirks = gateway.switches.tool_parser, gateway.upstream.quirks
     profile = gateway.profile(facts.models[0]) if facts.models else UNKNOWN
-    dialect = text_mode.reader(profile, quirks, parser)
-    in_words = dialect is not None and (quirks.no_tools or quirks.no_tool_rendering)
-    if dialect is not None and in_words:
-        dialect = text_tools.form_of(profile, dialect, quirks).dialect
-    return {
-        "tool_parser": parser,
-        "read_by": "engine" if dialect is None else "qiao",
-        "dialect": dialect,
-        "engine_parser": found.tool_parser,
-        "why": found.reason or None,
-        "tools_rendered": found.renders_tools,
-        "tools_written_by": None if not in_words and dialect is None else "qiao" if in_words else "template",
-        "structural_tags": found.structural_tags,
-        "guided": dialect is not None and quirks.structural_tags and gateway.switches.guided,
-        "reasoning_field": found.reasoning_field,
-        "reasoning_split_by_engine": found.splits_reasoning,
-        "reasoning_opened_by_template": found.opens_reasoning,
-        "repair": gateway.switches.repair,
-    }
+    return described(gateway.switches, gateway.upstream.quirks, profile, found)
 
 
 async def metrics(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:

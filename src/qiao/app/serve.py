@@ -85,6 +85,7 @@ def build_gateway(config: Config, upstream: Upstream, observers: Observers) -> G
         ),
         metrics=observers.metrics,
         observe=observers,
+        warn=observers.log.warn,
         switches=_switches(config),
         cache_salt=config.upstream.cache_salt,
         probe=upstream.probe if isinstance(upstream, OpenAIUpstream) else None,

@@ -26,6 +26,15 @@ class RequestLog:
         self._least = _ORDER[level]
         self._as_json = as_json
 
+    def warn(self, text: str) -> None:
+        """A line about the whole, not about a request."""
+        if _ORDER["warning"] < self._least or self._stream.closed:
+            return
+        line = {"level": "warning", "message": text}
+        words = f"{time.strftime('%H:%M:%S')} warning {text}"
+        self._stream.write((msgspec.json.encode(line).decode() if self._as_json else words) + "\n")
+        self._stream.flush()
+
     def write(self, record: RequestRecord) -> None:
         """Log one request. A closed stream ends the logging, not the gateway."""
         if _ORDER[level_of(record)] < self._least or self._stream.closed:
