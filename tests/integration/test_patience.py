@@ -5,12 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,7 +18,7 @@ from tests.integration.conftest import MODEL, Stage, Stages, connected
 from tests.integration.test_gateway_http import post
 from tests.integration.test_gateway_streams import pings, streamed
 from tests.integration.test_sdk_answers import asked
-from tests.support.plain_http import Reply, ask
+from tests.support.plain_http import Held, Reply, ask
 from tests.support.sdk import Sdk, SdkError
 
 pytestmark = pytest.mark.timeout(60)
@@ -212,26 +210,9 @@ def test_a_refusal_is_shared(stage: Stage) -> None:
     assert len(stage.engine.chats) == 1
 
 
-class Held:
-    """A client that asked and may hang up."""
-
-    def __init__(self, stage: Stage, body: dict[str, Any]) -> None:
-        address = urlsplit(stage.gateway.url)
-        data = json.dumps(body).encode()
-        self._socket = socket.create_connection((str(address.hostname), address.port or 80), timeout=20)
-        head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: {stage.key}\r\n{SESSION}: s1\r\n"
-        self._socket.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-
-    def until(self, seen: bytes) -> None:
-        found = b""
-        while seen not in found:
-            piece = self._socket.recv(65536)
-            assert piece, found
-            found += piece
-
-    def hang_up(self) -> float:
-        self._socket.close()
-        return time.monotonic()
+def held(stage: Stage, body: dict[str, Any]) -> Held:
+    """A client with the session of `Asker` that may hang up; the same bytes, `ask` writes JSON in the same way."""
+    return Held(stage.gateway.url, "/v1/messages", body, headers={"x-api-key": stage.key, SESSION: "s1"})
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -243,9 +224,8 @@ def test_the_first_may_leave(stage: Stage, stream: bool, moment: str) -> None:
         "in the middle": step("one two", Pause(1.5), " three"),
     }[moment]
     body = {**asked(said), "stream": stream}
-    first = Held(stage, body)
+    first = held(stage, body)
     time.sleep(0.4)
-    # The same bytes: `ask` writes JSON in the same way.
     second = Asker(stage, body)
     time.sleep(0.3)
     first.hang_up()
@@ -264,9 +244,9 @@ def test_the_engine_is_stopped_when_all_have_left(stage: Stage, stream: bool, mo
     taken = []
     for number in range(3):
         body = {**asked(Step(parts=step(f"one{number}").parts, **{moment: 20.0})), "stream": stream}
-        first = Held(stage, body)
+        first = held(stage, body)
         time.sleep(0.3)
-        second = Held(stage, body)
+        second = held(stage, body)
         time.sleep(0.3)
         first.hang_up()
         time.sleep(0.3)
@@ -284,7 +264,7 @@ def test_the_engine_is_stopped_when_all_have_left(stage: Stage, stream: bool, mo
 @pytest.mark.parametrize("moment", ["before_headers", "before_first"])
 def test_a_client_that_lost_its_patience_finds_its_request_again(calm: Stage, moment: str) -> None:
     body = {**asked(Step(parts=step("one").parts, **{moment: 5.0})), "stream": True}
-    first = Held(calm, body)
+    first = held(calm, body)
     time.sleep(2.5)
     first.hang_up()
     time.sleep(0.6)
@@ -296,7 +276,7 @@ def test_a_client_that_lost_its_patience_finds_its_request_again(calm: Stage, mo
 
 def test_one_that_does_not_come_back_is_waited_for_a_second(calm: Stage) -> None:
     body = {**asked(step("one", before_first=20.0)), "stream": True}
-    first = Held(calm, body)
+    first = held(calm, body)
     time.sleep(2.5)
     left = first.hang_up()
     request = calm.engine.wait_until(lambda found: found.disconnected_at is not None)
@@ -306,7 +286,7 @@ def test_one_that_does_not_come_back_is_waited_for_a_second(calm: Stage) -> None
 
 def test_one_that_has_heard_something_is_not_waited_for(calm: Stage) -> None:
     body = {**asked(step("one", Pause(20.0), "two", before_first=2.2)), "stream": True}
-    first = Held(calm, body)
+    first = held(calm, body)
     first.until(b'"one"')
     left = first.hang_up()
     request = calm.engine.wait_until(lambda found: found.disconnected_at is not None)

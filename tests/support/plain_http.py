@@ -56,3 +56,30 @@ def leave(url: str, path: str, body: Any, *, headers: dict[str, str], after: flo
             seen += piece
         time.sleep(after)
         return time.monotonic()
+
+
+class Held:
+    """A request that was sent and whose answer nobody reads until the client hangs up."""
+
+    def __init__(self, url: str, path: str, body: Any, *, headers: dict[str, str]) -> None:
+        address = urlsplit(url)
+        data = json.dumps(body).encode()
+        lines = [f"POST {path} HTTP/1.1", f"Host: {address.netloc}", "Content-Type: application/json"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += [f"Content-Length: {len(data)}", "", ""]
+        self._socket = socket.create_connection((str(address.hostname), address.port or 80), timeout=20)
+        self._socket.sendall("\r\n".join(lines).encode() + data)
+
+    def until(self, seen: bytes) -> None:
+        """Read until `seen` has come."""
+        found = b""
+        while seen not in found:
+            piece = self._socket.recv(65536)
+            if not piece:
+                raise AssertionError(f"the answer ended before {seen!r}: {found!r}")
+            found += piece
+
+    def hang_up(self) -> float:
+        """Close the connection; when (monotonic)."""
+        self._socket.close()
+        return time.monotonic()

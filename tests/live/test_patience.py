@@ -1,0 +1,129 @@
+"""Prefills that nobody waits for any more, queues and ranks, on a real vLLM; and minutes of silence for Claude Code."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.behaviour import MODELS
+from tests.fakes.engine import FakeEngine, serving
+from tests.fakes.script import Pause, step
+from tests.fakes.script import marker as fake_marker
+from tests.live.conftest import Stages
+from tests.live.stage import Stage, request
+from tests.live.test_connections import LONG, RUNNING, seconds_until_idle
+from tests.live.vllm.script import marker
+from tests.support.background import Background
+from tests.support.claude_code import ClaudeCode
+from tests.support.gateway import gateway
+from tests.support.plain_http import Held, Reply, ask
+
+WAITING = "vllm:num_requests_waiting"
+SESSION = "X-Claude-Code-Session-Id"
+
+
+def until(done: Callable[[], bool], limit: float = 60.0) -> None:
+    """Wait for `done`; a busy machine may take its time."""
+    end = time.monotonic() + limit
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def new_prompt(tokens: int) -> str:
+    """A text that no prefix cache has, about this long: every digit is a token."""
+    return " ".join(str(time.time_ns() + number) for number in range(tokens // 20))
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_a_prefill_that_nobody_waits_for_ends(stage: Stage, stream: bool) -> None:
+    """It leaves the engine at once, as the engine's own metrics tell."""
+    body = request(new_prompt(30_000) + marker("yes"), stream=stream)
+    assert seconds_until_idle(stage.server, time.monotonic()) < 10
+    client = Held(stage.url, "/v1/messages", body, headers=stage.headers)
+    until(lambda: stage.server.metric(RUNNING) > 0)
+    took = seconds_until_idle(stage.server, client.hang_up())
+    assert stage.server.metric(WAITING) == 0
+    print(f"the engine was idle {took:.2f} s after the client went")
+    assert took < 2.0
+
+
+def test_the_same_request_is_one_prefill(stage: Stage) -> None:
+    prompt = new_prompt(20_000)
+    body = request(prompt + marker("yes"), stream=True)
+    headers = {**stage.headers, SESSION: "s"}
+    replies: list[Reply] = []
+    before = stage.server.metric("vllm:prompt_tokens_total")
+
+    def one() -> None:
+        replies.append(ask(stage.url, "POST", "/v1/messages", body, headers=headers, limit=120))
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.2)
+    for thread in threads:
+        thread.join()
+    assert [reply.status for reply in replies] == [200, 200, 200]
+    assert len(stage.chats()) == 1
+    assert sum("x-qiao-joined" in reply.headers for reply in replies) == 2
+    spent = stage.server.metric("vllm:prompt_tokens_total") - before
+    whole = stage.count(prompt + marker("yes"))
+    assert spent <= whole * 1.1
+
+
+def test_side_requests_are_no_400_where_priorities_are_unknown(stage: Stage) -> None:
+    """This vLLM runs first come, first served: it takes the field and does not heed it."""
+    headers = {**stage.headers, SESSION: "s"}
+    reply = ask(stage.url, "POST", "/v1/messages", request("Title. " + marker("Bridges")), headers=headers)
+    assert (reply.status, "x-qiao-healed" in reply.headers) == (200, False)
+    assert stage.sent()["priority"] == 1
+
+
+def test_a_long_queue_is_told(stages: Stages) -> None:
+    """Twenty long answers: sixteen run, the others wait, and who comes then is turned away."""
+    stage = stages(apart="queue")
+    full = stages(stage.server.setup, "--queue-limit", "1", apart="queue limit")
+    assert full.post(request("Hi. " + marker("yes"))).status == 200
+    body = request(LONG, max_tokens=4000, stream=True)
+    clients = [Held(stage.url, "/v1/messages", body, headers=stage.headers) for _ in range(20)]
+    try:
+        until(lambda: stage.server.metric(WAITING) >= 2)
+        full.expected.add(529)
+        statuses: list[int] = []
+
+        def asked_once() -> bool:
+            # The gateway looks at the queue once a second while it is asked.
+            statuses.append(full.post(request("Hi. " + marker("yes"), max_tokens=4), limit=60).status)
+            return 529 in statuses
+
+        until(asked_once)
+    finally:
+        for client in clients:
+            client.hang_up()
+    assert 529 in statuses
+    assert seconds_until_idle(stage.server, time.monotonic()) < 10
+    assert stage.server.metric(RUNNING) == 0
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("pings", [True, False], ids=["pings", "no pings"])
+def test_claude_code_bears_long_silence(tmp_path: Path, pings: bool) -> None:
+    """Its timer for bytes is set to 15 s and the engine is silent for 40: with pings it asks once, without twice."""
+    with Background() as background:
+        engine = FakeEngine({"qwen3-235b": MODELS["qwen3-235b"]})
+        url = background.enter(serving(engine))
+        interval = "5" if pings else "600"
+        with gateway(url, tmp_path / "gateway", "--ping-interval", interval, key="sk-silence-1") as front:
+            extra = {"CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": "15000"}
+            claude = ClaudeCode(front.url, front.key, tmp_path / "home", tmp_path / "work", extra=extra)
+            quiet = step("First. ", Pause(40), "Then.")
+            outcome = claude.run("Go. " + fake_marker(quiet), limit=200)
+        asked = len(engine.chats)
+    assert (asked == 1) is pings, (asked, outcome.result)
+    if pings:
+        assert outcome.result["result"] == "First. Then."
