@@ -137,6 +137,18 @@ async def test_errors_of_another_server_are_not_litellms(running: Gateway) -> No
     assert "litellm_errors" not in await at(running.url, KEY, errors=("No connected db.",))
 
 
+async def test_an_endpoint_without_a_tool_parser() -> None:
+    """vLLM's own /v1/messages, started without one, says so."""
+    words = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+    models = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "vllm"}]}
+    routes = {("GET", "/v1/models"): (200, models), ("POST", "/v1/messages"): (400, {"error": {"message": words}})}
+    async with answering(routes) as url:
+        refused, silent = await at(url, errors=(words,)), await at(url, errors=("something else",))
+    assert problems(refused) == ["requests_refused"]
+    assert "--tool-call-parser hermes" in (refused["requests_refused"].mend or "")
+    assert problems(silent) == []
+
+
 def test_https_without_a_certificate() -> None:
     access = Access(asked="https://h", address="https://h", failure="SSL: WRONG_VERSION_NUMBER")
     (found,) = findings(CHECKS, Door(access=access, anthropic=True))

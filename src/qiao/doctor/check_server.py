@@ -11,7 +11,7 @@ from qiao.doctor.finding import Check, Finding, Grade
 from qiao.policies.log_hints import hint
 
 _OF_THE_CHAIN = ("no_tool_parser", "tool_choice_refused", "system_position")
-"""Refusals of the engine that LiteLLM passes on, and that stop a session."""
+"""Refusals of the engine that stop a session, whoever passes them on."""
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +143,17 @@ def litellm_errors(door: Door) -> Finding | None:
     return None
 
 
+def requests_refused(door: Door) -> Finding | None:
+    """The server refuses Claude Code's requests for a reason that is known, and can be mended."""
+    if door.access.kind in ("LiteLLM", "qiao"):
+        return None
+    for error in door.errors:
+        found = hint(error)
+        if found is not None and found.name in _OF_THE_CHAIN:
+            return _finding(door, "requests_refused", "problem", f"{found.cause} It said: {error[:200]}", found.mend)
+    return None
+
+
 CHECKS: tuple[Check[Door], ...] = (
     Check("server_down", "a server that is down", server_down),
     Check("wrong_url", "a wrong address: with or without /v1, another path, the wrong kind of server", wrong_url),
@@ -154,4 +165,5 @@ CHECKS: tuple[Check[Door], ...] = (
         "LiteLLM's traps: drop_params in the wrong section, the prefix openai/, unknown models",
         litellm_errors,
     ),
+    Check("requests_refused", "an endpoint that refuses requests for want of a parser or a template", requests_refused),
 )

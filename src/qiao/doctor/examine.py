@@ -110,8 +110,7 @@ async def _gateway(
         sheet = await replay(
             access.address, key, server=access.server, model=wishes.model, limit=wishes.limit, told=told
         )
-        if access.kind == "LiteLLM":
-            door = Door(access=access, anthropic=True, errors=sheet.errors)
+        door = Door(access=access, anthropic=True, errors=sheet.errors)
     found = findings(check_server.CHECKS, door)
     engine = await look_engine.of_gateway(access.address, key) if access.kind == "qiao" else None
     if engine is not None and engine.model and any(each.url == access.address for each in gateways):
