@@ -71,6 +71,7 @@ BROAD_EXCEPTS = {
 LATE_IMPORTS: dict[str, str] = {
     "cli/main.py:import_module": "a subcommand is imported when it is run: `qiao --help` stays fast",
     "engines/llamacpp_child.py:xllamacpp": "100 MB of engine, only for the process that runs it, after its checks",
+    "upstream/vocabulary.py:tiktoken": "an optional extra, for engines that do not count",
     "documents/pdf.py:pypdf": "an eighth of a second at start, for gateways that never see a PDF",
 }
 ENVIRONMENT_READERS: dict[str, str] = {"config.py": "the one reader of the environment"}

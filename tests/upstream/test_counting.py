@@ -232,7 +232,8 @@ async def _far_too_many(*_: object) -> int:
     return 10**6
 
 
-async def test_where_nothing_can_be_counted_the_engine_decides() -> None:
+async def test_where_nothing_can_be_counted_the_engine_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qiao.upstream.vocabulary.load", lambda: None)
     async with upstream(server="ray") as (engine, asked, served):
         with pytest.raises(Fault, match=r"prompt is too long: \d+ tokens > 8192 maximum") as caught:
             await opened(asked, talk(0, turns=(user("word " * 30_000),)), served)
@@ -250,7 +251,8 @@ async def test_a_prompt_with_pictures_is_not_judged() -> None:
         assert counted(engine) == []
 
 
-async def test_an_engine_without_a_tokenizer_is_asked_once() -> None:
+async def test_an_engine_without_a_tokenizer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qiao.upstream.vocabulary.load", lambda: None)
     async with upstream(server="ray") as (engine, asked, served):
         for rounds in range(3):
             found = await asked.count(preparing(talk(rounds)), served)

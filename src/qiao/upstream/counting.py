@@ -1,4 +1,4 @@
-"""How many tokens a prompt has: the engine's own tokenizer where it can be asked, else an estimate that says it is one.
+"""How many tokens a prompt has: by the engine's own tokenizer, else by Qwen's here, else an estimate that says so.
 
 vLLM counts messages as it would render them; llama.cpp renders them (`/apply-template`) and counts the text. What was
 counted is kept by prefix (`policies.counts`), so that a grown conversation costs what it grew by.
@@ -16,6 +16,7 @@ from qiao.core.openai import request as openai_request
 from qiao.core.openai.target import Target
 from qiao.policies import counts
 from qiao.policies.counts import Known, PrefixCounts
+from qiao.upstream import vocabulary
 from qiao.upstream.base import Count
 from qiao.upstream.client import Client, Reply
 
@@ -33,6 +34,7 @@ class Counter:
         self._client = client
         self._known = PrefixCounts()
         self._can_ask = True
+        self._local = asyncio.Lock()
         # Whether this target's template is additive; asked with the first long count.
         self._additive: dict[Target, bool] = {}
 
@@ -47,6 +49,14 @@ class Counter:
         known = await self._engine(conversation, target)
         if known is not None:
             return Count(known.tokens, is_exact=True, is_sum=known.is_sum)
+        return await self._without_engine(conversation, target)
+
+    async def _without_engine(self, conversation: Conversation, target: Target) -> Count:
+        if vocabulary.knows(target.model):
+            async with self._local:  # one thread at a time; the loop goes on meanwhile
+                tokens = await asyncio.to_thread(_local_count, conversation, target)
+            if tokens is not None:
+                return Count(tokens, is_exact=False, by="tokenizer")
         return Count(estimate(conversation), is_exact=False, by="estimate")
 
     async def recount(self, conversation: Conversation, target: Target) -> Count:
@@ -149,6 +159,11 @@ class Counter:
             self._can_ask = False
         body = reply.json() if reply.status == 200 else None
         return body if isinstance(body, dict) else {}
+
+
+def _local_count(conversation: Conversation, target: Target) -> int | None:
+    tokenizer = vocabulary.load()
+    return None if tokenizer is None else tokenizer.count(conversation, target)
 
 
 def estimate(conversation: Conversation) -> int:
