@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,6 +29,7 @@ from qiao.core.openai.target import Target
 from qiao.policies.overflow import LEAST_ANSWER
 from qiao.policies.prepare import Prepared, prepare
 from qiao.policies.quirks import Quirks
+from qiao.policies.window import is_far
 from qiao.profiles import find
 from qiao.upstream.base import Preparation, Served
 from qiao.upstream.counting import Counter
@@ -343,3 +345,28 @@ async def test_counting_in_the_way_of_many_requests_at_once() -> None:
         for rounds in range(20):
             await opened(asked, talk(rounds), served)
             assert found[rounds].tokens == prompt(engine)
+
+
+async def test_a_count_at_100k_tokens_adds_at_most_5_ms_after_the_first_turn() -> None:
+    """Near the limit, the engine's own part of it included; the least of ten turns, because others use this machine."""
+    async with upstream(max_model_len=131_072) as (engine, asked, _):
+        fitter, target = Fitter(Counter(asked._client)), Target(NAME)
+        took = []
+        for rounds in range(270, 281):
+            conversation = talk(rounds, size=300, max_tokens=32_000)
+            begun = time.perf_counter()
+            fit = await fitter.fit(conversation, target, 131_072)
+            took.append(time.perf_counter() - begun)
+            assert fit.is_limited
+        assert fit.conversation.max_tokens is not None
+        assert 131_072 - fit.conversation.max_tokens > 95_000
+        assert min(took[1:]) < 0.005, took
+        assert min(took[1:]) < took[0] / 5, took
+        assert counted(engine)[5:] == [3] * 10
+
+
+async def test_a_look_at_the_size_costs_next_to_nothing() -> None:
+    begun = time.perf_counter()
+    for _ in range(1000):
+        is_far(71_000, 32_000, 131_072)
+    assert time.perf_counter() - begun < 0.02

@@ -80,6 +80,8 @@ def as_text(record: RequestRecord) -> str:
         words.append("healed " + ",".join(record.healed))
     if record.joined:
         words.append(f"joined {record.joined}")
+    if record.trimmed:
+        words.append(f"trimmed {record.trimmed}")
     if record.notes:
         words.append(f"notes {len(record.notes)}")
     if record.fault_kind is not None:
