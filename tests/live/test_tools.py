@@ -120,14 +120,26 @@ def test_a_call_that_the_limit_cuts(stage: Stage) -> None:
 
 
 def test_a_strict_schema_that_the_grammar_refuses(stage: Stage) -> None:
-    """vLLM answers 400 to the whole request, also with `auto`; it is sent again without `strict`."""
+    """vLLM answers 400 to the whole request, also with `auto`; it is sent again without that tool's `strict`, and the
+    next request knows."""
     broken = {"type": "object", "properties": {"x": {"$ref": "#/$defs/Nope"}}}
     tools = [{"name": "odd", "input_schema": broken, "strict": True}, WEATHER]
     prompt = "Weather? " + marker(said(calls=[call("get_weather", city="Paris")]))
     assert calls_of(stage.both(prompt, tools=tools)) == [("get_weather", {"city": "Paris"})]
-    # A stream is refused after its head.
-    assert [chat.status for chat in stage.chats()] == [400, 200, 200, 200]
-    assert [found.headers.get("x-qiao-healed") for found in stage.tap.exchanges] == ["strict_schema"] * 2
+    assert [chat.status for chat in stage.chats()] == [400, 200, 200]
+    assert [found.headers.get("x-qiao-healed") for found in stage.tap.exchanges] == ["strict_schema", None]
+
+
+def test_a_strict_schema_that_the_grammar_refuses_in_a_stream(stages: Stages) -> None:
+    """A stream is refused after its head."""
+    stage = stages(apart="a strict stream")
+    broken = {"type": "object", "properties": {"x": {"$ref": "#/$defs/Nope"}}}
+    tools = [WEATHER, {"name": "odd", "input_schema": broken, "strict": True}, {**TIME, "strict": True}]
+    prompt = "Weather? " + marker(said(calls=[call("get_weather", city="Paris")]))
+    assert calls_of(stage.stream(prompt, tools=tools).message) == [("get_weather", {"city": "Paris"})]
+    assert [chat.status for chat in stage.chats()] == [200, 200]
+    strict = [tool["function"].get("strict") for tool in stage.chats()[-1].asked["tools"]]
+    assert strict == [None, None, True]
 
 
 @pytest.mark.usefixtures("bare")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from qiao.core.conversation import Tool
+from qiao.core.fault import Fault
 from qiao.core.openai import request as openai_request
 from qiao.core.openai.target import Target
 from qiao.policies import guided, refusal, remedies, text_mode
@@ -58,15 +59,17 @@ class Grammars:
         return prepared.grammar == "strict" and bool(self._schemas.unknown(prepared.bound))
 
     async def lesson(self, remedy: Remedy, prepared: Prepared, target: Target) -> Lesson:
-        """What the refusal that `remedy` is for was about. Raises `Fault`."""
+        """What the refusal that `remedy` is for was about."""
         if remedy.quirk not in _QUIRKS or prepared.grammar is None or not self._schemas.unknown(prepared.bound):
             return "request"
         if await self._trial(prepared.grammar, prepared, target)((_HARMLESS,)) is False:
             return "engine"
-        return "schema" if await self.learn(prepared, target, is_refused=True) else "request"
+        # A schema for the answer may stand beside strict tools, and be the one that was refused.
+        is_theirs = prepared.grammar != "strict" or prepared.conversation.output_schema is None
+        return "schema" if await self.learn(prepared, target, is_refused=is_theirs) else "request"
 
     async def learn(self, prepared: Prepared, target: Target, *, is_refused: bool) -> bool:
-        """Try the schemas that are not known. True: another one is refused. Raises `Fault`."""
+        """Try the schemas that are not known. True: another one is refused."""
         if prepared.grammar is None or not prepared.bound:
             return False
         trial = self._trial(prepared.grammar, prepared, target)
@@ -76,12 +79,13 @@ class Grammars:
         async def trial(tools: tuple[Tool, ...]) -> bool | None:
             schema = text_mode.call_schema(tools) if grammar == "schema" else None
             asked = guided.trial(target.model, grammar, prepared.bound_dialect, tools, schema)
-            reply = await self._client.post_whole(
-                self._path,
-                openai_request.encode(asked, target),
-                timeout=_TRIAL_TIMEOUT,
-                headers={"X-Request-Id": REQUEST_ID},
-            )
+            body = openai_request.encode(asked, target)
+            try:
+                reply = await self._client.post_whole(
+                    self._path, body, timeout=_TRIAL_TIMEOUT, headers={"X-Request-Id": REQUEST_ID}
+                )
+            except Fault:
+                return None  # too busy for a trial; the request itself goes on without the grammar
             if reply.status == 200:
                 return True
             refused = refusal.read(reply.status, reply.body)
