@@ -140,6 +140,8 @@ class Counter:
             reply = await self._client.post_whole("/tokenize", body, timeout=_TIMEOUT)
         except Fault:
             return None
+        if target.flavor == "sglang" and reply.status in (400, 422):
+            self._can_ask = False  # releases that count plain prompts only
         tokens = self._said(reply).get("count")
         return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None
 

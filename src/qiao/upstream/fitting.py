@@ -26,6 +26,8 @@ OnOverflow = Literal["refuse", "trim"]
 _MOST_TRIMS = 3
 # SGLang refuses a request that fills its window exactly.
 _RESERVE = {"sglang": 1}
+# A template of our own may be some tokens off.
+_LOCAL_RESERVE = 64
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -86,7 +88,7 @@ class Fitter:
 
 
 def _room(conversation: Conversation, count: Count, target: Target, window: int) -> int | None:
-    reserve = _RESERVE.get(target.flavor, 0)
+    reserve = _RESERVE.get(target.flavor, 0) if count.is_exact else _LOCAL_RESERVE
     return rules.answer_room(conversation.max_tokens, count.tokens, window, reserve=reserve)
 
 
