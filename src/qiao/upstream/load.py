@@ -17,7 +17,7 @@ RETRY_AFTER = 3.0
 
 _INTERVAL = 1.0
 _IDLE_AFTER = 10.0
-_TIMEOUT = 5.0
+_TIMEOUT = 10.0
 _STALE_AFTER = 15.0
 _WAITING = re.compile(
     rb"^(?:vllm:num_requests_waiting|sglang:num_queue_reqs|llamacpp:requests_deferred)(?:\{[^}\n]*\})?[ \t]+(\S+)",
