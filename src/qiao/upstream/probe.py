@@ -25,7 +25,8 @@ _TIMEOUT = 60.0
 _TOOL = Tool("noop", "Does nothing. Never call it.")
 _FIELDS = ("reasoning", "reasoning_content")
 _TAIL = 12
-_CALL_TOKENS = 24
+_CALL_TOKENS = 32
+_FEWEST = 5
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -138,7 +139,9 @@ async def _structure(
         return findings
     if message.get("tool_calls"):
         return msgspec.structs.replace(findings, structural_tags=True, interferes=True)
-    begins = str(message.get("content") or "").startswith(guided.beginning(dialect, _TOOL))
+    content, beginning = str(message.get("content") or ""), guided.beginning(dialect, _TOOL)
+    # Under a grammar a model may well write letter by letter, and not come to the end of it.
+    begins = len(content) >= _FEWEST and (content.startswith(beginning) or beginning.startswith(content))
     if not begins and any(message.get(name) for name in _FIELDS):
         return findings  # a model that cannot but think; the grammar would begin behind it
     return msgspec.structs.replace(findings, structural_tags=begins, interferes=False if begins else None)
