@@ -90,12 +90,16 @@ class Recording:
     markers: tuple[tuple[str, str], ...]
 
     def bodies(self, word: str) -> Iterator[tuple[Request, bytes]]:
-        """For a replay on vLLM. `word` goes into the head of every prompt: no replay meets another's cache."""
+        """For a replay on vLLM, which shall write one token only: it is prompts that are measured.
+
+        `word` goes into the head of every prompt, so that no replay meets another's cache.
+        """
         for request in self.requests:
             body = request.body
             for fake, real in self.markers:
                 body = body.replace(fake, real)
             whole = json.loads(body)
+            whole["max_tokens"] = 1
             for block in whole["system"]:
                 if not block["text"].startswith("x-anthropic-billing-header"):
                     block["text"] = f"{word}. {block['text']}"

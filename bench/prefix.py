@@ -1,9 +1,10 @@
 """How much of a Claude Code session an engine has to compute behind qiao, behind LiteLLM, and by vLLM's /v1/messages.
 
-A session of the real program is recorded (`claude_session`) and replayed through each candidate onto one real vLLM,
-which says the same words each time. Two counts, which have to agree: the tokens of every prompt, as vLLM renders them,
-held against a cache of 16-token blocks (`prefix_cache`); and vLLM's own counters. A word in the head of its prompts
-keeps each candidate from meeting what another left in the cache.
+A session of the real program is recorded (`claude_session`) and replayed through each candidate onto one real vLLM.
+Two counts, which have to agree: the tokens of every prompt, as vLLM renders them, held against a cache of 16-token
+blocks (`prefix_cache`); and vLLM's own counters. A third adds what an engine saves that wrote the session's answers
+itself, and finds them in its cache. A word in the head of its prompts keeps each candidate from meeting what another
+left there.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ _COLUMNS = (
     "setting",
     "prompt tokens",
     "prefilled",
-    "of the ideal",
     "by vLLM's counters",
+    "with answers reused",
+    "of the ideal",
     "worst turn",
     "worst turn without a new prompt",
     "breaks by tools or hoisting",
@@ -68,11 +70,16 @@ class Candidate:
 
 @dataclass
 class Outcome:
-    """What came of a candidate's replay. `told`: (tokens asked of vLLM's cache, tokens found there)."""
+    """What came of a candidate's replay.
+
+    `counted`: each request by its prompts only; `with_answers`: by an engine that also keeps the answers it wrote;
+    `told`: (tokens asked of vLLM's cache, tokens found there).
+    """
 
     candidate: Candidate
     requests: list[Request]
     counted: list[Counted] = field(default_factory=list)
+    with_answers: list[Counted] = field(default_factory=list)
     told: tuple[int, int] = (0, 0)
     head_breaks: list[int] = field(default_factory=list)
     other_breaks: list[int] = field(default_factory=list)
@@ -206,7 +213,8 @@ def judge(outcome: Outcome, prompts: list[list[int]], bodies: list[Body], engine
     if len(prompts) != len(sessions):
         raise RuntimeError(f"{outcome.candidate.name}: {len(prompts)} prompts for {len(sessions)} requests")
     answers = [engine.tokens(said(body)) for body in bodies]
-    outcome.counted = count(prompts, answers, sessions)
+    outcome.counted = count(prompts, [[] for _ in prompts], sessions)
+    outcome.with_answers = count(prompts, answers, sessions)
     before: dict[int, list[int]] = {}
     for prompt, counted, session in zip(prompts, outcome.counted, sessions, strict=True):
         earlier = before.get(session, [])
@@ -251,7 +259,9 @@ def least(history: History, recording: Recording, engine: Engine) -> Outcome:
 def setup() -> Setup:
     """A window for the whole session, and vLLM's cache in the smallest blocks that it takes on a CPU."""
     longer = json.dumps({"max_position_embeddings": 131_072})
-    return Setup(window=98_304, flags=("--hf-overrides", longer, "--block-size", str(ENGINE_BLOCK)))
+    return Setup(
+        window=98_304, flags=("--hf-overrides", longer, "--block-size", str(ENGINE_BLOCK), "--enable-scale-out")
+    )
 
 
 def run(recording: Recording | None = None) -> str:
@@ -287,15 +297,16 @@ def page(recording: Recording, outcomes: Sequence[Outcome], best: dict[History, 
         *(row(outcome, best[outcome.candidate.history]) for outcome in outcomes),
         "",
         *(
-            f"Ideal, reasoning {'dropped' if history == 'drop' else 'sent back'}: {prefilled(outcome):,} tokens."
+            f"Ideal, reasoning {'dropped' if history == 'drop' else 'sent back'}: {total(outcome.counted):,} tokens, "
+            f"with answers reused {total(outcome.with_answers):,}."
             for history, outcome in best.items()
         ),
     ]
     return "\n".join(lines) + "\n"
 
 
-def prefilled(outcome: Outcome) -> int:
-    return sum(counted.prefilled for counted in outcome.counted)
+def total(counted: Sequence[Counted]) -> int:
+    return sum(each.prefilled for each in counted)
 
 
 def row(outcome: Outcome, best: Outcome) -> str:
@@ -306,9 +317,10 @@ def row(outcome: Outcome, best: Outcome) -> str:
         outcome.candidate.name,
         outcome.candidate.setting,
         f"{sum(each.prompt for each in counted):,}",
-        f"**{prefilled(outcome):,}**",
-        f"{prefilled(outcome) / prefilled(best):.2f}",
+        f"{total(counted):,}",
         f"{outcome.told[0] - outcome.told[1]:,}",
+        f"**{total(outcome.with_answers):,}**",
+        f"{total(outcome.with_answers) / total(best.with_answers):.2f}",
         f"{max(each.prefilled for each in counted[1:]):,}",
         f"{max(each.prefilled for request, each in turns if not request.has_prompt):,}",
         breaks(outcome.head_breaks),

@@ -92,6 +92,7 @@ def test_a_recording_is_told_to_another_engine(tmp_path: Path) -> None:
     told = json.loads(replayed)
     assert request.headers == {"a": "b"}
     assert told["system"][1]["text"] == "Replay 7. You are."
+    assert told["max_tokens"] == 1
     assert "@@FAKE" not in replayed.decode()
     assert said(told).startswith("<think>\nSo.\n</think>\n\n<tool_call>")
     told["messages"] += [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]
@@ -115,11 +116,12 @@ def test_the_table(tmp_path: Path) -> None:
     requests = [Request(0, True, {}, ""), Request(0, False, {}, ""), Request(1, True, {}, "")]
     counted = [Counted(1000, 1000, 0), Counted(1200, 300, 5), Counted(900, 100, 0)]
     candidate = candidates()[0]
-    best = Outcome(Candidate("ideal", "drop", "drop", candidate.open), requests, counted)
-    outcome = Outcome(candidate, requests, counted, (3100, 1700), [5], [])
+    best = Outcome(Candidate("ideal", "drop", "drop", candidate.open), requests, counted, counted)
+    outcome = Outcome(candidate, requests, counted, counted[:1], (3100, 1700), [5], [])
     made = page(Recording(tuple(requests), ()), [outcome], {"drop": best})
     row = next(line for line in made.splitlines() if line.startswith("| qiao"))
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[2:] == [
-        "3,100", "**1,400**", "1.00", "1,400", "300", "300", "1 (5 tokens)", "none", "800 of 900"
-    ]  # fmt: skip
+        *("3,100", "1,400", "1,400", "**1,000**", "0.71", "300", "300"),
+        *("1 (5 tokens)", "none", "800 of 900"),
+    ]
