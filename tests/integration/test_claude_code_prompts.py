@@ -60,7 +60,8 @@ def test_a_long_session(stages: Stages, tmp_path: Path, model: str, template: st
     for _ in drive(stage.url, stage.key, tmp_path, markers, model=model):
         pass
     main, other = conversations(stage)
-    assert (len(main), len(other)) == (36, 3)
+    # The background task's end may be told in a request of its own.
+    assert (len(main) in (36, 37), len(other)) == (True, 3)
     sent = json.dumps(main[-1].messages)
     assert "Good day, Ada!" in sent
     assert "Greets a person by name." in sent

@@ -57,7 +57,8 @@ def test_a_long_session(stages: Stages, tmp_path: Path) -> None:
         pass
     asked, found = (after - earlier for after, earlier in zip(Engine(stage.server).told(), before, strict=True))
     main, other = sorted(conversations(stage), key=len, reverse=True)
-    assert (len(main), len(other)) == (36, 3)
+    # The background task's end may be told in a request of its own.
+    assert (len(main) in (36, 37), len(other)) == (True, 3)
     sent = json.dumps(main[-1]["messages"])
     assert "Good day, Ada!" in sent, "the late server's tool was called"
     assert GREET not in [tool["function"]["name"] for tool in main[-1]["tools"]]
