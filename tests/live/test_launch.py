@@ -116,8 +116,8 @@ def test_planned_started_checked_and_stopped(person: Person, model: Path) -> Non
         said = up.said
         assert f"Starting vLLM 0.32.0+cpu with {model}." in said
         assert "--tool-call-parser hermes" in said
-        for step in ("Loading the model.", "Loading shard 1 of 1.", "vLLM is ready."):
-            assert step in said
+        for step in ("Loading shard 1 of 1.", "vLLM is ready."):
+            assert step in said, said
         for check in ("text", "stream", "tool call", "count"):
             assert f"  ok      {check}: " in said, said
         assert "serves qwen3-235b, window 40960 tokens" in said

@@ -52,14 +52,15 @@ def _plain(sentence: str) -> _Make:
 
 _COUNT = r"(?P<done>\d+)/(?P<total>\d+)"
 
+# Not tied to the beginning of the line, where several processes write into one pipe and lines run together.
 _STEPS: tuple[tuple[re.Pattern[str], _Make], ...] = tuple(
     (re.compile(pattern), make)
     for pattern, make in (
         (rf"Loading .*?(?:shards|loader): +\d+% Completed \| {_COUNT}", _counted("Loading shard {done} of {total}.")),
         (rf"Loading .*?shards: +\d+%\|.*?\| {_COUNT} \[", _counted("Loading shard {done} of {total}.")),
-        (r"^Resolved architecture: (?P<name>\w+)", _plain("The model is a {name}.")),
-        (r"^Initializing a V\d LLM engine", _plain("Starting the engine's processes.")),
-        (r"^Starting to load model ", _plain("Loading the model.")),
+        (r"\bResolved architecture: (?P<name>\w+)", _plain("The model is a {name}.")),
+        (r"\bInitializing a V\d LLM engine", _plain("Starting the engine's processes.")),
+        (r"\bStarting to load model ", _plain("Loading the model.")),
         (rf"^Fetching \d+ files: +\d+%\|.*?\| {_COUNT} ", _counted("Downloading the model: {done} of {total} files.")),
         (r"^(?P<file>[\w.-]+\.safetensors): +(?P<percent>\d+)%\|", _share("Downloading {file}.")),
         (r"^(?:Dynamo bytecode transform time|Compiling a graph for|Cache the graph of|torch\.compile takes)", _plain(
