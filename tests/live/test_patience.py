@@ -41,7 +41,7 @@ def new_prompt(tokens: int) -> str:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 def test_a_prefill_that_nobody_waits_for_ends(stage: Stage, stream: bool) -> None:
-    """It leaves the engine, as the engine's own metrics tell; how soon the gateway hangs up is tested on the fake one."""
+    """It leaves the engine, as its own metrics tell; how soon the gateway hangs up is tested on the fake one."""
     body = request(new_prompt(30_000) + marker("yes"), stream=stream)
     stage.whole("Hi. " + marker("yes"))  # the gateway's own look at the engine is over then
     assert seconds_until_idle(stage.server, time.monotonic()) < 10
