@@ -32,6 +32,7 @@ _HEALTH_TIMEOUT = 5.0
 _BLOCK = 64 * 1024
 _LONGEST_LINE = 64 * 1024
 _KEPT_LINES = 2000
+_LAST_WORDS_SECONDS = 60.0
 _LOG_BYTES = 64 * 2**20
 _ENDS = re.compile(rb"[\r\n]+")
 
@@ -144,8 +145,8 @@ class _Keeper:
         finally:
             asking.cancel()
             await _end_group(process, self._settings.grace)
-            # A grandchild that kept the pipe open is gone now; what it wrote is still read.
-            await asyncio.wait((reading,), timeout=5)
+            # A grandchild that kept the pipe open is gone now; what it wrote is still read, since it may say why.
+            await asyncio.wait((reading,), timeout=5 if self._ordered.is_set() else _LAST_WORDS_SECONDS)
             for task in (reading, ended, ordered):
                 task.cancel()
             await asyncio.gather(asking, reading, ended, ordered, return_exceptions=True)
