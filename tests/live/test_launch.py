@@ -118,7 +118,7 @@ def test_planned_started_checked_and_stopped(person: Person, model: Path) -> Non
         assert "--tool-call-parser hermes" in said
         for step in ("Loading shard 1 of 1.", "vLLM is ready."):
             assert step in said, said
-        for check in ("text", "stream", "tool call", "count"):
+        for check in ("text", "stream", "count"):  # random weights call no tool, even when they are made to
             assert f"  ok      {check}: " in said, said
         assert "serves qwen3-235b, window 40960 tokens" in said
         now = descendants(up.process.pid)
