@@ -47,9 +47,9 @@ class Reader(FakeEngine):
     summaries: int = 0
     known: dict[str, Step] = field(default_factory=dict)
 
-    def _step(self, body: dict[str, Any], record: Recorded) -> Step:
+    def _step(self, body: dict[str, Any], behaviour: Behaviour, record: Recorded) -> Step:
         if "qiao-probe" in record.headers.values():
-            return super()._step(body, record)
+            return super()._step(body, behaviour, record)
         last = text_of(body["messages"][-1].get("content"))
         if "detailed summary" in last:
             self.summaries += 1
