@@ -169,3 +169,26 @@ def test_a_found_tool_keeps_its_definition_when_its_server_goes_away() -> None:
     assert "Fetches." in contents(found)[-1]
     assert contents(gone)[: len(contents(found))] == contents(found)
     assert contents(back) == contents(gone)
+
+
+def test_the_same_turn_asked_again_with_other_tools_is_not_a_later_one() -> None:
+    """Else every other list would be told once more, and the prompt would grow with every request."""
+    requests = [
+        asked(ASKED, BASH),
+        *[asked(ANSWERED, BASH, GREET), asked(ANSWERED, BASH), asked(ANSWERED, BASH, WAIT)] * 3,
+    ]
+    history, bodies = replayed(*requests)
+    assert history is not None
+    assert len(history.arrivals) == 1
+    for number in range(1, 4):
+        assert bodies[number] == bodies[number + 3] == bodies[number + 6]
+    assert contents(bodies[2]) == contents(replayed(asked(ANSWERED, BASH))[1][0])
+
+
+def test_another_conversation_with_the_same_first_words_is_told_nothing_of_it() -> None:
+    other = (*ASKED, assistant(call("9")), user(result("9", "elsewhere")), assistant("so"), user("and now?"))
+    _, bodies = replayed(
+        asked(ASKED, BASH), asked(ANSWERED, BASH, GREET), asked(other, BASH), asked(LATER, BASH, GREET)
+    )
+    assert contents(bodies[2]) == contents(replayed(asked(other, BASH))[1][0])
+    assert GREET.name in "".join(contents(bodies[3]))

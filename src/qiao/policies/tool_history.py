@@ -15,9 +15,11 @@ from qiao.core.openai.request import function_tool
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """What a request changed in its conversation's tools. `place`: the number of turns it had."""
+    """What a request changed in its conversation's tools. `place`: the number of turns it had; `mark`: a hash of the
+    last of them, by which its conversation is told from others that began with the same words."""
 
     place: int
+    mark: int
     tools: tuple[Tool, ...] = ()
     gone: tuple[str, ...] = ()
 
@@ -63,18 +65,28 @@ def follow(history: ToolHistory | None, conversation: Conversation) -> ToolHisto
         if found := tuple(tool for tool in deferred if tool.name not in names):
             history = msgspec.structs.replace(history, deferred=(*history.deferred, *found))
     place = len(conversation.turns)
-    is_ahead = bool(history.arrivals) and history.arrivals[-1].place > place
-    if now == history.last and not is_ahead:
+    if now == history.last and all(_stands(arrival, conversation) for arrival in history.arrivals):
         return history
-    # A client may take turns back; what came with them did not come.
-    arrivals = tuple(arrival for arrival in history.arrivals if arrival.place <= place)
+    # A client may take turns back, or ask the same turn again with another list: what came with them did not come.
+    arrivals = tuple(
+        arrival for arrival in history.arrivals if arrival.place < place and _stands(arrival, conversation)
+    )
     known = _known(history.first, arrivals)
     present = {tool.name for tool in now}
     came = tuple(tool for tool in now if known.get(tool.name) != tool)
     gone = tuple(name for name in known if name not in present)
     if came or gone:
-        arrivals = (*arrivals, Arrival(place, came, gone))
+        arrivals = (*arrivals, Arrival(place, _mark(conversation, place), came, gone))
     return ToolHistory(history.first, now, arrivals, history.deferred)
+
+
+def _stands(arrival: Arrival, conversation: Conversation) -> bool:
+    """Whether the conversation still has the turn with which it came."""
+    return arrival.place <= len(conversation.turns) and arrival.mark == _mark(conversation, arrival.place)
+
+
+def _mark(conversation: Conversation, place: int) -> int:
+    return hash(conversation.turns[place - 1])
 
 
 def missing(history: ToolHistory, conversation: Conversation) -> int:
