@@ -1,4 +1,4 @@
-"""What an engine does that it does not tell: found out by a few tiny requests (one token each) and its tokenizer.
+"""What an engine does that it does not tell: found out by a few tiny requests (a few tokens each) and its tokenizer.
 
 Nothing here is needed for an answer: a request heals itself. It spares the first user that healing, it knows whether a
 chat template opens the reasoning itself, and it tells people why the gateway works as it does (`GET /readyz`).
@@ -23,6 +23,8 @@ REQUEST_ID = "qiao-probe"
 
 _TIMEOUT = 60.0
 _TOOL = Tool("noop", "Does nothing. Never call it.")
+# One token may be no text at all, and then nobody knows whether it was a thought.
+_ANSWER_TOKENS = 8
 _FIELDS = ("reasoning", "reasoning_content")
 _TAIL = 12
 _CALL_TOKENS = 32
@@ -70,7 +72,7 @@ async def probe(
     if findings.tool_parser is None or (remedy is not None and remedy.quirk == "no_tools"):
         return findings, remedy
     # Calls are read from the text of such an answer.
-    without_parser = msgspec.structs.replace(asked, tool_choice=ToolChoice(mode="none"))
+    without_parser = msgspec.structs.replace(asked, tool_choice=ToolChoice(mode="none"), max_tokens=_ANSWER_TOKENS)
     status, body, _ = await _post(client, prefix, without_parser, target)
     if status != 200 or body is None:
         return findings, remedy
