@@ -86,7 +86,8 @@ def test_sub_agents(stages: Stages, tmp_path: Path) -> None:
     assert len(found) == 2
     for bodies in found:
         assert len(bodies) >= 2
-        check_growing(stage, bodies)
+        # A background task's notice may go on in the turn before: the end of that turn comes again.
+        check_growing(stage, bodies, slack=8)
 
 
 @pytest.mark.timeout(300)

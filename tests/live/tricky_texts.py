@@ -176,6 +176,8 @@ def judged(case: Case, said: Heard, *, thinking: bool, stream: bool) -> Verdict:
     if said.failure:
         return "refused or broken"
     calls, words, thoughts, ending = _wanted(case)
+    if not thinking and not words and not calls and ending == ("end_turn", None):
+        words = thoughts  # an answer that is all thought is not withheld, or nothing would be left of it
     is_right_end = ending == (said.stop_reason, said.stop_sequence)
     was_cut = case.settings.get("finish") == "length" or bool(case.settings.get("stopped"))
     if said.calls != calls or (said.cut and not (stream and was_cut and said.cut == 1)):
