@@ -36,7 +36,6 @@ def _let_requests_pass() -> None:
     Python looks after every 700 new objects, which is several times within one agent's request, and now and then
     through all that was ever imported, which takes longer than the request.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
 

@@ -20,12 +20,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from qiao.engines import requirements
-from qiao.engines.base import Endpoint, EngineEvent, OnEvent, State, ignore
+from qiao.engines.base import Endpoint, EngineEvent, OnEvent, ignore
 from qiao.engines.cores import usable_cores
 from qiao.engines.gguf import GgufFacts, copy_with_context, read_facts
 from qiao.engines.llamacpp_child import ChildSettings
+from qiao.engines.supervised import Supervised
 from qiao.engines.supervisor import Command, Policy, Supervisor
-from qiao.errors import ConfigurationError, StartError
+from qiao.errors import ConfigurationError
 
 DEFAULT_CONTEXT = 8192
 """Tokens, where a model file does not say its own."""
@@ -59,7 +60,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     flash_attention: bool = True
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(Supervised):
     """One engine process with its supervisor. `environment`: that of the process, complete."""
 
     def __init__(
@@ -76,24 +77,11 @@ class EmbeddedEngine:
         self._on_event = on_event
         self._child: ChildSettings | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._supervisor = Supervisor("embedded engine", self._command, policy=policy, on_event=on_event)
-
-    @property
-    def state(self) -> State:
-        return self._supervisor.state
-
-    @property
-    def pid(self) -> int | None:
-        return self._supervisor.pid
+        super().__init__(Supervisor("embedded engine", self._command, policy=policy, on_event=on_event))
 
     @property
     def restarts(self) -> int:
         return self._supervisor.restarts
-
-    @property
-    def failure(self) -> StartError | None:
-        """Why the engine was given up."""
-        return self._supervisor.failure
 
     @property
     def log(self) -> tuple[str, ...]:
@@ -116,12 +104,6 @@ class EmbeddedEngine:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         return Endpoint(address, self._key)
-
-    async def wait_until(self, *states: State) -> State:
-        return await self._supervisor.wait_until(*states)
-
-    async def stop(self) -> None:
-        await self._supervisor.stop()
 
     def prepare(self) -> ChildSettings:
         """What the process will be told. Reads the model's head, and writes a stretched copy for YaRN."""

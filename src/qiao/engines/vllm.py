@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from qiao.engines.base import Endpoint, OnEvent, State, ignore
+from qiao.engines.base import Endpoint, OnEvent, ignore
+from qiao.engines.supervised import Supervised
 from qiao.engines.supervisor import Command, Policy, Supervisor
 from qiao.engines.vllm_child import KeeperSettings
 from qiao.errors import StartError
@@ -55,7 +56,7 @@ class VllmSettings(msgspec.Struct, frozen=True):
     port: int = USUAL_PORT
 
 
-class VllmEngine:
+class VllmEngine(Supervised):
     """One vLLM under a supervisor."""
 
     def __init__(
@@ -72,21 +73,7 @@ class VllmEngine:
         self._environment = {**environment, **settings.variables, "VLLM_API_KEY": self._key}
         self._policy = policy
         self._port = free_port(settings.port)
-        self._supervisor = Supervisor("vLLM engine", self._command, policy=policy, on_event=on_event)
-
-    @property
-    def state(self) -> State:
-        return self._supervisor.state
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process that keeps vLLM."""
-        return self._supervisor.pid
-
-    @property
-    def failure(self) -> StartError | None:
-        """Why it was given up."""
-        return self._supervisor.failure
+        super().__init__(Supervisor("vLLM engine", self._command, policy=policy, on_event=on_event))
 
     @property
     def address(self) -> str:
@@ -98,12 +85,6 @@ class VllmEngine:
         self._settings.log.parent.mkdir(parents=True, exist_ok=True)
         self._settings.log.unlink(missing_ok=True)
         return Endpoint(await self._supervisor.start(), self._key)
-
-    async def wait_until(self, *states: State) -> State:
-        return await self._supervisor.wait_until(*states)
-
-    async def stop(self) -> None:
-        await self._supervisor.stop()
 
     def _command(self, _: str | None) -> Command:
         """Started again, it comes back under its address, because the gateway knows it by that."""
