@@ -7,13 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from qiao.cli.connecting import own_program
-from tests.support.command import Person
+from tests.support.command import Person, until
 
 OWN = f"{sys.executable} -m qiao"
 """How the tests start qiao, which is on no PATH here: so the lines to copy have to say it."""
@@ -52,35 +50,8 @@ Ctrl-C stops everything.
 """
 
 
-@contextmanager
-def started(person: Person, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "qiao", "up", "--port", "0", *arguments],
-        env=person.environment,
-        cwd=person.work,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate(timeout=10)
-
-
-def until(process: subprocess.Popen[str], last: str) -> str:
-    assert process.stderr is not None
-    text = ""
-    while not text.endswith(last):
-        line = process.stderr.readline()
-        assert line, text
-        text += line
-    return text
-
-
 def test_everything_it_says(person: Person, engine_url: str) -> None:
-    with started(person, "--upstream", engine_url) as process:
+    with person.up("--upstream", engine_url) as process:
         text = until(process, "Ctrl-C stops everything.\n")
         text = text.replace(engine_url, "ENGINE").replace(OWN, "qiao")
         text = re.sub(r"http://127\.0\.0\.1:\d+", "GATEWAY", text)
@@ -93,7 +64,7 @@ def test_everything_it_says(person: Person, engine_url: str) -> None:
 
 
 def test_the_lines_for_bash_work_as_they_are(person: Person, engine_url: str) -> None:
-    with started(person, "--upstream", engine_url) as process:
+    with person.up("--upstream", engine_url) as process:
         text = until(process, "Ctrl-C stops everything.\n")
         lines = "\n".join(line for line in text.splitlines() if line.startswith("    export "))
         ask = 'curl -sS -o /dev/null -w "%{http_code}" -H "authorization: Bearer $ANTHROPIC_AUTH_TOKEN" '
@@ -109,7 +80,7 @@ def test_the_lines_for_bash_work_as_they_are(person: Person, engine_url: str) ->
 
 
 def test_another_state_folder_is_part_of_every_command(person: Person, engine_url: str) -> None:
-    with started(person, "--upstream", engine_url, "--state", f"{person.home}/own state") as process:
+    with person.up("--upstream", engine_url, "--state", f"{person.home}/own state") as process:
         text = until(process, "Ctrl-C stops everything.\n")
     assert f"  {OWN} claude --state '{person.home}/own state'\n" in text
     assert f"\"$({OWN} key --state '{person.home}/own state')\"" in text
@@ -117,14 +88,14 @@ def test_another_state_folder_is_part_of_every_command(person: Person, engine_ur
 
 @pytest.mark.parametrize("key", [[], ["--no-auth"]])
 def test_no_key_is_printed(person: Person, engine_url: str, key: list[str]) -> None:
-    with started(person, "--upstream", engine_url, *key) as process:
+    with person.up("--upstream", engine_url, *key) as process:
         text = until(process, "Ctrl-C stops everything.\n")
     assert "sk-qiao-" not in text
     assert ("no-key-needed" in text) is bool(key)
 
 
 def test_an_upstream_that_is_not_there_yet_is_waited_for(person: Person) -> None:
-    with started(person, "--upstream", "http://127.0.0.1:9") as process:
+    with person.up("--upstream", "http://127.0.0.1:9") as process:
         text = until(process, "is the engine running?\n")
         assert re.fullmatch(r"Attaching to \S+\nThe gateway listens on \S+\nWaiting: nothing answers .*\n", text), text
         time.sleep(1.2)

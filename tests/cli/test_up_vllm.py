@@ -9,16 +9,13 @@ import json
 import os
 import signal
 import stat
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import Person
+from tests.support.command import Person, until
 from tests.support.embedded import is_alive
 
 ROOT = Path(__file__).parents[2]
@@ -77,43 +74,12 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-@contextmanager
-def started(person: Person, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "qiao", "up", "--port", "0", *arguments],
-        env=person.environment,
-        cwd=person.work,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=20)
-        finally:
-            process.kill()
-
-
-def until(process: subprocess.Popen[str], last: str) -> str:
-    assert process.stderr is not None
-    text = ""
-    while not text.endswith(last):
-        line = process.stderr.readline()
-        assert line, text
-        text += line
-    return text
-
-
 def pid(played: Path) -> int:
     return int((played.parent / "pid").read_text())
 
 
 def test_planned_shown_started_restarted_and_stopped(person: Person, played: Path, model: Path) -> None:
-    with started(person, "--model", str(model), "--gpus", "1xH100-80G", "--vllm-command", str(played)) as process:
+    with person.up("--model", str(model), "--gpus", "1xH100-80G", "--vllm-command", str(played)) as process:
         text = until(process, "Ctrl-C stops everything.\n")
         assert f"Starting vLLM with {model}.\n{model} on 1xH100-80G: tensor parallel 1\n" in text
         assert "--tool-call-parser hermes" in text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,3 +43,35 @@ class Person:
             timeout=60,
             check=False,
         )
+
+    @contextmanager
+    def up(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """`qiao up` on a free port, ended with what it started."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "qiao", "up", "--port", "0", *arguments],
+            env=self.environment,
+            cwd=self.work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=20)
+            finally:
+                process.kill()
+
+
+def until(process: subprocess.Popen[str], last: str) -> str:
+    """What it says on its standard error, up to the line `last`."""
+    assert process.stderr is not None
+    text = ""
+    while not text.endswith(last):
+        line = process.stderr.readline()
+        assert line, text
+        text += line
+    return text

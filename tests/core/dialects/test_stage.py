@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qiao.core.dialects import DIALECTS, text_tools
-from qiao.core.dialects.base import Layout
+from qiao.core.dialects.base import Dialect, Layout
 from qiao.core.dialects.hermes import Hermes
 from qiao.core.events import (
     Event,
@@ -140,3 +140,10 @@ def test_layout_makes_the_text_whole_again() -> None:
         TextAdded("\n\n"),
         Layout("<tool_call></tool_call>"),
     ]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_dialect_that_declares_candidates_reads_them(name: str) -> None:
+    """The base class cannot: it raises."""
+    dialect = DIALECTS[name]
+    assert (dialect.candidates is not None) == (dialect.candidate is not Dialect.candidate)
