@@ -14,6 +14,7 @@ from aiohttp import web
 
 from qiao.errors import ConfigurationError, StartError
 from qiao.upstream.hub import Hub, HubFile, choose, parse
+from tests.support.partial import send_from
 
 CONTENT = bytes(range(251)) * 20_000
 REPOSITORY = "owner/Tiny-GGUF"
@@ -56,20 +57,9 @@ class FileServer:
         if self.status != 200:
             return web.Response(status=self.status)
         start = 0 if self.ignores_range or not asked else int(asked.removeprefix("bytes=").removesuffix("-"))
-        body = self.content[start:]
-        response = web.StreamResponse(status=206 if start else 200)
-        response.content_length = len(body)
-        if start:
-            response.headers["Content-Range"] = f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
-        await response.prepare(request)
-        if self.cuts > 0:
-            self.cuts -= 1
-            await response.write(body[: self.cut])
-            assert request.transport is not None
-            request.transport.abort()
-            return response
-        await response.write(body)
-        return response
+        is_cut = self.cuts > 0
+        self.cuts -= is_cut
+        return await send_from(request, self.content, start=start, cut=self.cut if is_cut else None)
 
 
 @contextlib.asynccontextmanager

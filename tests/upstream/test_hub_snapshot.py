@@ -20,6 +20,7 @@ from qiao.errors import StartError
 from qiao.upstream.hub import Hub, is_finished, needed
 from qiao.upstream.hub_cache import cache_folder, cached
 from qiao.upstream.hub_routes import HubFile, HubKind, kind_of
+from tests.support.partial import send_from
 
 REPOSITORY = "org/Tiny-8B"
 FILES = {
@@ -75,20 +76,10 @@ class HubServer:
         asked = request.headers.get("Range", "")
         self.asked.append((path, asked))
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        body = self.content[path][start:]
-        response = web.StreamResponse(status=206 if start else 200)
-        response.content_length = len(body)
-        if start:
-            response.headers["Content-Range"] = f"bytes {start}-{len(self.content[path]) - 1}/{len(self.content[path])}"
-        await response.prepare(request)
-        if self.cuts > 0 and len(body) > self.cut:
-            self.cuts -= 1
-            await response.write(body[: self.cut])
-            assert request.transport is not None
-            request.transport.abort()
-            return response
-        await response.write(body)
-        return response
+        content = self.content[path]
+        is_cut = self.cuts > 0 and len(content) - start > self.cut
+        self.cuts -= is_cut
+        return await send_from(request, content, start=start, cut=self.cut if is_cut else None)
 
 
 @contextlib.asynccontextmanager
