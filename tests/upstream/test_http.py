@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
 from qiao.upstream import http
-from qiao.upstream.http import Connections, MalformedAnswer, Origin, Response, TruncatedAnswer
+from qiao.upstream.http import Connections, Disconnected, MalformedAnswer, Origin, Response, TruncatedAnswer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -320,6 +321,61 @@ async def test_cancelling_before_the_head_lets_the_server_know_at_once() -> None
                 await connections.request("GET", "/")
         async with asyncio.timeout(0.2):
             await told.wait()
+
+
+@asynccontextmanager
+async def one_request() -> AsyncIterator[tuple[asyncio.Task[Response], Connections, socket.socket]]:
+    """A request that was sent; its answer is ours to give, by hand."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        origin = Origin(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        connections = Connections(origin, headers={}, connect_timeout=2.0)
+        async with asyncio.timeout(10):
+            asking = asyncio.create_task(connections.request("GET", "/"))
+            server, _ = await loop.sock_accept(listener)
+            with server:
+                assert (await loop.sock_recv(server, 65_536)).startswith(b"GET / ")
+                yield asking, connections, server
+            await connections.close()
+
+
+def is_over(server: socket.socket) -> bool:
+    """The client has closed this connection, as far as can be seen without waiting."""
+    try:
+        return server.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except BlockingIOError:
+        return False
+
+
+async def test_cancelling_in_the_very_moment_of_the_head_ends_the_connection() -> None:
+    """The head has come, the task that waits for it was woken, and before it runs it is cancelled (a time limit)."""
+    async with one_request() as (asking, _, server):
+        server.send(OK + b"content-length: 5\r\n\r\n")
+        asyncio.get_running_loop().call_later(0, asking.cancel)  # a timer runs after the same round's reads
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await asyncio.sleep(0.01)
+        assert is_over(server)
+
+
+async def test_closing_leaves_no_connection_behind() -> None:
+    """Not one whose answer nobody has closed, not one that is being waited for; and it waits for their end."""
+    async with one_request() as (asking, connections, server):
+        server.send(OK + b"content-length: 5\r\n\r\n")
+        response = await asking
+        await connections.close()
+        assert is_over(server)
+        with pytest.raises(TruncatedAnswer):
+            await response.read()
+        response.close()
+    async with one_request() as (asking, connections, server):
+        await connections.close()
+        assert is_over(server)
+        with pytest.raises(Disconnected):
+            await asking
 
 
 async def test_what_a_sink_raises_comes_out_where_it_is_pumped() -> None:

@@ -142,7 +142,9 @@ class _Inflate:
 
 
 class _Pool(Protocol):
+    def opened(self, connection: _Connection) -> None: ...
     def keep(self, connection: _Connection) -> None: ...
+    def lost(self, connection: _Connection) -> None: ...
 
 
 class _Connection(asyncio.Protocol):
@@ -201,15 +203,18 @@ class _Connection(asyncio.Protocol):
             raise self._error
         self._begin()
         self._transport.write(request)
+        is_answered = False
         try:
             if meanwhile is not None:
                 await asyncio.sleep(0)  # the event loop sends at the end of its round
                 meanwhile()
             while self._head is None:
                 await self._wait()
+            is_answered = True
             return self._head
         finally:
-            if self._head is None:
+            # Not by the head: it may have come, and a time limit struck before this task could run and take it.
+            if not is_answered:
                 self.abort()
 
     async def read(self) -> bytes:
@@ -285,6 +290,7 @@ class _Connection(asyncio.Protocol):
         if connected is not None:
             # A prefill may be silent for many minutes: routers on the way forget connections that carry nothing.
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._is_complete:
@@ -329,6 +335,7 @@ class _Connection(asyncio.Protocol):
             else:
                 self._error = TruncatedAnswer("closed in the middle")
         self._wake()
+        self._pool.lost(self)
 
     def _ends_with_connection(self) -> bool:
         return _UNTIL_CLOSED.isdisjoint(self._headers)
@@ -373,9 +380,12 @@ class Connections:
         )
         self._connect_timeout = connect_timeout
         self._tls: ssl.SSLContext | None = None
+        self._open: set[_Connection] = set()
         self._idle: list[_Connection] = []
         self._reaper: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._none_open = asyncio.Event()
+        self._none_open.set()
 
     async def request(
         self,
@@ -403,13 +413,25 @@ class Connections:
         return await (await self._connected()).exchange(request, meanwhile)
 
     async def close(self) -> None:
+        """End every connection, also one in use. When this returns, their sockets are closed."""
         self._is_closed = True
         if self._reaper is not None:
             self._reaper.cancel()
-        for connection in self._idle:
-            connection.abort()
         self._idle.clear()
-        await asyncio.sleep(0)  # lets the transports close
+        for connection in tuple(self._open):
+            connection.abort()
+        await self._none_open.wait()
+
+    def opened(self, connection: _Connection) -> None:
+        self._open.add(connection)
+        self._none_open.clear()
+        if self._is_closed:
+            connection.abort()
+
+    def lost(self, connection: _Connection) -> None:
+        self._open.discard(connection)
+        if not self._open:
+            self._none_open.set()
 
     def keep(self, connection: _Connection) -> None:
         """A connection whose answer was read to its end."""
