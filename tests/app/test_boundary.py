@@ -75,7 +75,13 @@ class BrokenUpstream:
         return UpstreamFacts("vllm", None, (Served("m"),))
 
     async def open(
-        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
+        self,
+        prepare: Preparation,
+        served: Served,
+        *,
+        request_id: str,
+        on_sent: Callable[[Answer], None] | None = None,
+        on_first: Callable[[bytes], None] | None = None,
     ) -> BrokenAnswer:
         answer = BrokenAnswer(prepare(self.quirks, Target("m")))
         self.answers.append(answer)

@@ -7,6 +7,7 @@ upstream, silence on either side, what is kept for the record, is here and only 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -172,17 +173,25 @@ class _Work:
                 def begin(answer: Answer) -> None:
                     self._reply = self._manner.reply_to(conversation, answer, context)
                     self._exchange = _exchange(conversation, answer, served, self._reply)
+                    context.healed = answer.healed
+                    context.notes = (*answer.prepared.notes, *answer.notes)
+                    context.trimmed = answer.prepared.trimmed
+                    if conversation.stream:
+                        self._line.make_ready()
 
                 sent = now()
-                answer = await gateway.upstream.open(prepare, served, request_id=context.request_id, on_sent=begin)
+                answer = await gateway.upstream.open(
+                    prepare,
+                    served,
+                    request_id=context.request_id,
+                    on_sent=begin,
+                    on_first=self._receive_first if conversation.stream else None,
+                )
         except TimeoutError as error:
             raise _silent(gateway.settings) from error
         self._limit = None
         self._answer = answer
         context.upstream_seconds = now() - sent
-        context.healed = answer.healed
-        context.notes = (*answer.prepared.notes, *answer.notes)
-        context.trimmed = answer.prepared.trimmed
 
     async def _pass_on(self) -> None:
         """A stream, from its first word to its end."""
@@ -200,6 +209,12 @@ class _Work:
                 self._say(out)
         finally:
             _record(self._context, exchange)
+
+    def _receive_first(self, data: bytes) -> None:
+        """What shows that the engine has accepted."""
+        with contextlib.suppress(ConnectionError):  # the client is gone: this request is being cancelled
+            self._line.begin()
+        self._receive(data)
 
     def _receive(self, data: bytes) -> bool:
         line = self._line

@@ -59,6 +59,7 @@ class Delivery:
         self._filler = filler
         self._patience = patience
         self._response: GrowingResponse | None = None
+        self._made: GrowingResponse | None = None
         self._has_client = True
         self._arm(patience.begin)
 
@@ -72,11 +73,15 @@ class Delivery:
         """Whether the client takes what it is sent."""
         return self._response is None or not self._has_client or self._response.unsent < _MAX_UNSENT
 
+    def make_ready(self) -> None:
+        """Make the head while there is time: the headers are known."""
+        self._made = GrowingResponse(self._request, self._headers())
+
     def begin(self) -> GrowingResponse:
         """The response, its head sent. Raises ConnectionError. Safe to call at any time."""
         if self._response is None:
-            self._response = GrowingResponse(self._request)
-            self._response.open(self._headers())
+            self._response = self._made or GrowingResponse(self._request, self._headers())
+            self._response.open()
         return self._response
 
     def say(self, out: bytes, *, is_last: bool = False) -> None:

@@ -26,14 +26,14 @@ def _date(seconds: int) -> str:
 class GrowingResponse(web.StreamResponse):
     """The answer to `request`, status 200. `open` sends the head, `send` the rest, `write_eof` the end."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, headers: Mapping[str, str]) -> None:
         super().__init__()
         self._request = request
         self._transport: asyncio.Transport | None = None
-        self._head = b""
         # HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
         self._is_framed = request.version >= HttpVersion11
         self._is_ended = False
+        self._head = self._written(headers)
 
     @property
     def prepared(self) -> bool:
@@ -46,18 +46,20 @@ class GrowingResponse(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> None:
         """Nothing: the head was sent by `open`."""
 
-    def open(self, headers: Mapping[str, str]) -> None:
-        """Send the head, together with what is sent at once. Raises ConnectionError if the client is gone."""
-        transport = self._request.transport
-        if transport is None:
-            raise ConnectionResetError("the client is gone")
+    def _written(self, headers: Mapping[str, str]) -> bytes:
         lines = ["HTTP/1.1 200 OK\r\n", _date(int(time.time()))]
         lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
         if self._is_framed:
             lines.append("Transfer-Encoding: chunked\r\n")
         if not self.keep_alive:
             lines.append("Connection: close\r\n")
-        self._head = "".join((*lines, "\r\n")).encode("ascii")
+        return "".join((*lines, "\r\n")).encode("ascii")
+
+    def open(self) -> None:
+        """Send the head, together with what is sent at once. Raises ConnectionError if the client is gone."""
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError("the client is gone")
         self._transport = transport
         # By this the library knows that it is too late for an error of its own.
         self._request.writer.output_size += len(self._head)
@@ -95,5 +97,5 @@ class GrowingResponse(web.StreamResponse):
         self.send(data, is_last=True)
 
     def _send_head(self) -> None:
-        if self._head:
+        if self._head and self._transport is not None:
             self.send(b"")

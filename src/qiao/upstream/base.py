@@ -140,12 +140,20 @@ class Upstream(Protocol):
         ...
 
     async def open(
-        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
+        self,
+        prepare: Preparation,
+        served: Served,
+        *,
+        request_id: str,
+        on_sent: Callable[[Answer], None] | None = None,
+        on_first: Callable[[bytes], None] | None = None,
     ) -> Answer:
         """Send a conversation; returns once the upstream has accepted it.
 
-        `on_sent` is told of the answer before the upstream accepts, for work that can be done while it reads; the last
-        one that it was told of is the one that is returned.
+        * `on_sent` is told of the answer before the upstream accepts, for work that can be done while it reads; the
+          last one that it was told of is the one that is returned.
+        * `on_first` is handed the first bytes of a stream in the moment in which they show that the upstream has
+          accepted; `pump` goes on behind them. Not where they are held back, or came after the acceptance.
         """
         ...
 

@@ -168,7 +168,13 @@ class LlamaCppUpstream:
         return self._facts
 
     async def open(
-        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
+        self,
+        prepare: Preparation,
+        served: Served,
+        *,
+        request_id: str,
+        on_sent: Callable[[Answer], None] | None = None,
+        on_first: Callable[[bytes], None] | None = None,  # noqa: ARG002 - it accepts before it says anything
     ) -> LlamaCppAnswer:
         prepared = prepare(self.quirks, _target(served))
         conversation, notes = self._fitted(prepared.conversation, served)

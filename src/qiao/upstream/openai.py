@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -71,22 +71,21 @@ _OWNERS: dict[str, Flavor] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "l
 class OpenAIAnswer:
     """An accepted answer; see `upstream.base.Answer`."""
 
-    def __init__(self, client: Client, prepared: Prepared, fit: Fit) -> None:
+    def __init__(self, client: Client, prepared: Prepared, fit: Fit, healed: tuple[str, ...]) -> None:
         self.decoder = Decoder(whole=not fit.conversation.stream)
         self.prepared = prepared
-        self.healed: tuple[str, ...] = ()
+        self.healed = healed
         self.notes = fit.notes
         self.prompt_estimate = estimate(fit.conversation)
         self._client = client
         self._beginning = b""
         self._response: Response | None = None
 
-    def accept(self, response: Response, beginning: bytes, *, whole: bool, healed: tuple[str, ...]) -> None:
-        """The engine has accepted. `beginning`: what was read of its answer. `whole`: it does not stream."""
+    def accept(self, response: Response, beginning: bytes, *, whole: bool) -> None:
+        """The engine has accepted. `beginning`: what is still to be handed on. `whole`: it does not stream."""
         self._response = response
         self._beginning = beginning
         self.decoder.whole = whole
-        self.healed = healed
 
     async def pump(self, sink: Sink) -> bool:
         if self._beginning:
@@ -113,18 +112,38 @@ class _Sending:
         client: Client,
         prepared: Prepared,
         fit: Fit,
+        healed: Sequence[str],
         on_sent: Callable[[Answer], None] | None,
     ) -> None:
         self._client = client
         self._prepared = prepared
         self._fit = fit
+        self._healed = tuple(healed)
         self._on_sent = on_sent
 
     def sent(self) -> None:
         self.features = features(self._fit.conversation)
-        self.answer = OpenAIAnswer(self._client, self._prepared, self._fit)
+        self.answer = OpenAIAnswer(self._client, self._prepared, self._fit, self._healed)
         if self._on_sent is not None:
             self._on_sent(self.answer)
+
+
+class _Beginning:
+    """The first bytes of a stream, until they show whether it is an answer. `left`: those that nobody was handed."""
+
+    def __init__(self, on_first: Callable[[bytes], None] | None) -> None:
+        self.left = b""
+        self._on_first = on_first
+
+    def take(self, data: bytes) -> bool:
+        """True: more bytes are needed."""
+        self.left += data
+        if _may_be_error(self.left):
+            return True
+        if self._on_first is not None and not self.left.startswith(_ERROR_BEGINNINGS):
+            data, self.left = self.left, b""
+            self._on_first(data)
+        return False
 
 
 class OpenAIUpstream:
@@ -303,19 +322,31 @@ class OpenAIUpstream:
     # -- answers --------------------------------------------------------------------------------------------------
 
     async def open(
-        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None = None
+        self,
+        prepare: Preparation,
+        served: Served,
+        *,
+        request_id: str,
+        on_sent: Callable[[Answer], None] | None = None,
+        on_first: Callable[[bytes], None] | None = None,
     ) -> Answer:
-        first = await self._open(prepare, served, request_id=request_id, on_sent=on_sent)
+        first = await self._open(prepare, served, request_id=request_id, on_sent=on_sent, on_first=on_first)
         if not first.prepared.insists:
             return first
 
         async def again(said: str) -> Answer:
-            return await self._open(asking_again(prepare, said), served, request_id=request_id, on_sent=None)
+            return await self._open(asking_again(prepare, said), served, request_id=request_id)
 
         return Insisting(first, again, whole=first.decoder.whole)
 
     async def _open(
-        self, prepare: Preparation, served: Served, *, request_id: str, on_sent: Callable[[Answer], None] | None
+        self,
+        prepare: Preparation,
+        served: Served,
+        *,
+        request_id: str,
+        on_sent: Callable[[Answer], None] | None = None,
+        on_first: Callable[[bytes], None] | None = None,
     ) -> OpenAIAnswer:
         facts = await self.facts()
         quirks = self.quirks
@@ -334,7 +365,7 @@ class OpenAIUpstream:
                 prepared = msgspec.structs.replace(
                     prepared, is_limited=fit.is_limited or ANSWER_TOO_LONG in healed, trimmed=fit.trimmed
                 )
-            sending = _Sending(self._client, prepared, fit, on_sent)
+            sending = _Sending(self._client, prepared, fit, healed, on_sent)
             response = await self._client.post(
                 self._prefix + "/chat/completions",
                 body,
@@ -344,10 +375,11 @@ class OpenAIUpstream:
             is_stream = "event-stream" in response.headers.get("content-type", "")
             used = sending.features
             patience = _GRAMMAR_TIMEOUT if self._grammars.is_unproven(prepared, used) else _FIRST_EVENT_TIMEOUT
-            beginning, refused_body = await self._accepted(response, is_stream=is_stream, patience=patience)
+            beginning = _Beginning(None if prepared.insists else on_first)
+            refused_body = await self._refusal(response, beginning, is_stream=is_stream, patience=patience)
             if refused_body is None:
                 self._grammars.accept(prepared)
-                sending.answer.accept(response, beginning, whole=not is_stream, healed=tuple(healed))
+                sending.answer.accept(response, beginning.left, whole=not is_stream)
                 return sending.answer
             refused = refusal.read(response.status, refused_body)
             excess = find_excess(refused.text)
@@ -380,17 +412,17 @@ class OpenAIUpstream:
                 pass
         return quirks.with_(remedy)
 
-    async def _accepted(self, response: Response, *, is_stream: bool, patience: float) -> tuple[bytes, bytes | None]:
-        """(what was read of the answer, None), or (the same, the refusal's body). `patience`: seconds at most."""
+    async def _refusal(
+        self, response: Response, beginning: _Beginning, *, is_stream: bool, patience: float
+    ) -> bytes | None:
+        """The body of a refusal; None: the engine has accepted. `patience`: seconds at most."""
         if response.status != 200:
-            return b"", await self._client.error_body(response)
+            return await self._client.error_body(response)
         if not is_stream:
-            return b"", None
-        beginning = b""
+            return None
         try:
             async with asyncio.timeout(patience):
-                while _may_be_error(beginning) and (piece := await response.read()):
-                    beginning += piece
+                await response.pump(beginning.take)
         except TimeoutError:
             pass  # accepted, and at work
         except TRANSPORT_ERRORS as error:
@@ -399,10 +431,10 @@ class OpenAIUpstream:
         except asyncio.CancelledError:
             response.close()
             raise
-        refusal_body = _late_refusal(beginning)
+        refusal_body = _late_refusal(beginning.left)
         if refusal_body is not None:
             response.close()
-        return beginning, refusal_body
+        return refusal_body
 
     def _refused(self, reply: Reply) -> Fault:
         return self._fault(refusal.read(reply.status, reply.body), reply.headers)

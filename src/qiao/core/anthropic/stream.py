@@ -54,6 +54,7 @@ class Encoder:
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
+        self._beginning = _message_start(frame)
         self._usage: Usage | None = None
         self._is_started = False
         self._is_over = False
@@ -123,20 +124,7 @@ class Encoder:
         self._is_started = True
         usage = usage_object(self._usage, self._frame)
         usage["output_tokens"] = 0
-        message: dict[str, Any] = {
-            "id": self._frame.message_id,
-            "type": "message",
-            "role": "assistant",
-            "model": self._frame.model,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "stop_details": None,
-            "container": None,
-            "diagnostics": None,
-            "usage": usage,
-        }
-        out.append(_event_bytes("message_start", {"type": "message_start", "message": message}))
+        out.append(self._beginning + encode_json(usage) + b"}}\n\n")
 
     def _reasoning(self, event: ReasoningAdded, out: list[bytes]) -> None:
         self._characters += len(event.text)
@@ -181,6 +169,24 @@ class Encoder:
         """The blocks that are open stay open: a closed block would pass for a complete one."""
         out.append(_event_bytes("error", {"type": "error", "error": error_object(event.fault)}))
         self._is_over = True
+
+
+def _message_start(frame: Frame) -> bytes:
+    """The event up to its usage, which the engine's first words tell. They must not wait for the rest to be made."""
+    message: dict[str, Any] = {
+        "id": frame.message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": frame.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "stop_details": None,
+        "container": None,
+        "diagnostics": None,
+    }
+    written = encode_json({"type": "message_start", "message": message})
+    return b"event: message_start\ndata: " + written.removesuffix(b"}}") + b',"usage":'
 
 
 def _json(text: str) -> bytes:
