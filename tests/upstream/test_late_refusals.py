@@ -154,3 +154,30 @@ async def test_the_first_words_are_not_held_back() -> None:
 async def test_a_stream_that_ends_at_once_is_an_empty_answer() -> None:
     async with upstream(Engine(())) as found:
         assert await everything(await opened(found)) == b""
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [((WORDS,), (REST,)), ((WORDS[:3], 0.02, WORDS[3:]), (0.02, REST)), ((WORDS + REST,), ())],
+    ids=["whole", "in pieces", "with its end"],
+)
+async def test_the_first_words_are_handed_on_when_they_come_and_once(
+    first: tuple[bytes | float, ...], rest: tuple[bytes | float, ...]
+) -> None:
+    engine = Engine((BUDGET,), (*first, *rest))
+    handed: list[bytes] = []
+    async with upstream(engine) as found:
+        answer = await found.open(prepared, Served("qwen3-235b"), request_id="req_1", on_first=handed.append)
+        assert answer.healed == ("thinking_budget",)
+        assert handed
+        assert WORDS.startswith(handed[0][: len(WORDS)])
+        assert len(handed) == 1
+        assert handed[0] + await everything(answer) == WORDS + REST
+
+
+async def test_first_words_that_come_late_are_left_to_pump() -> None:
+    handed: list[bytes] = []
+    async with upstream(Engine((0.4, WORDS, REST))) as found:
+        answer = await found.open(prepared, Served("qwen3-235b"), request_id="req_1", on_first=handed.append)
+        assert handed == []
+        assert await everything(answer) == WORDS + REST
