@@ -8,7 +8,7 @@ Equal turns give equal bytes, whatever follows them: the engine's prefix cache l
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, assert_never
+from typing import Final, Literal, assert_never
 
 import msgspec
 
@@ -26,7 +26,7 @@ from qiao.core.conversation import (
     Turn,
 )
 from qiao.core.fault import Fault
-from qiao.core.openai.target import Target
+from qiao.core.openai.target import ReasoningField, Target
 from qiao.core.openai.wire import (
     AssistantMessage,
     Call,
@@ -67,6 +67,10 @@ _NOT_EXTRAS = frozenset(
         "tools",
     }
 )
+
+# Bytes of one turn that is kept, and of all.
+_KEPT_TURN: Final = 8 * 1024
+_KEPT_TURNS: Final = 8 * 2**20
 
 _ENCODER = msgspec.json.Encoder()
 _KWARGS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -117,19 +121,27 @@ def encode_tokenize(conversation: Conversation, target: Target) -> bytes:
 
 def messages(conversation: Conversation, target: Target) -> list[Message]:
     """The whole prompt as messages: the head, then every turn in its place."""
-    head = BLOCK_BREAK.join(block for block in conversation.system if block.strip())
-    result: list[Message] = [SystemMessage(head)] if head else []
+    result = _head(conversation)
     for turn in conversation.turns:
-        match turn.role:
-            case "system":
-                result.append(SystemMessage(joined(turn.parts)))
-            case "user":
-                result.extend(_user_messages(turn))
-            case "assistant":
-                result.append(_assistant_message(turn, target))
-            case _:
-                assert_never(turn.role)
+        result.extend(_turn_messages(turn, target.reasoning_field))
     return result
+
+
+def _head(conversation: Conversation) -> list[Message]:
+    head = BLOCK_BREAK.join(block for block in conversation.system if block.strip())
+    return [SystemMessage(head)] if head else []
+
+
+def _turn_messages(turn: Turn, reasoning_field: ReasoningField) -> list[Message]:
+    match turn.role:
+        case "system":
+            return [SystemMessage(joined(turn.parts))]
+        case "user":
+            return _user_messages(turn)
+        case "assistant":
+            return [_assistant_message(turn, reasoning_field)]
+        case _:
+            assert_never(turn.role)
 
 
 def function_tool(tool: Tool) -> FunctionTool:
@@ -158,13 +170,49 @@ def _body(conversation: Conversation, target: Target) -> dict[str, object]:
             "invalid_request",
             "This model does not support assistant message prefill. The conversation must end with a user message.",
         )
-    body: dict[str, object] = {"model": target.model, "messages": messages(conversation, target)}
+    body: dict[str, object] = {"model": target.model, "messages": _written_messages(conversation, target)}
     if conversation.tools:
         body["tools"] = _function_tools(conversation.tools)
     if conversation.is_prefill and target.prefill == "flags":
         body["continue_final_message"] = True
         body["add_generation_prompt"] = False
     return body
+
+
+def _written_messages(conversation: Conversation, target: Target) -> list[msgspec.Raw]:
+    """`messages`, as JSON."""
+    written = [msgspec.Raw(_ENCODER.encode(message)) for message in _head(conversation)]
+    for turn in conversation.turns:
+        written += _WRITTEN.messages(turn, target.reasoning_field)
+    return written
+
+
+class _WrittenTurns:
+    """A conversation comes again with every turn, a little longer: what was written of it is not written anew.
+
+    Bounded: long turns are few and cost little a byte, so only short ones are kept, and all go when they are many.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Turn, ReasoningField], tuple[msgspec.Raw, ...]] = {}
+        self._size = 0
+
+    def messages(self, turn: Turn, reasoning_field: ReasoningField) -> tuple[msgspec.Raw, ...]:
+        known = self._known.get((turn, reasoning_field))
+        if known is not None:
+            return known
+        made = tuple([msgspec.Raw(_ENCODER.encode(message)) for message in _turn_messages(turn, reasoning_field)])
+        size = sum(map(len, made))
+        if size <= _KEPT_TURN:
+            if self._size + size > _KEPT_TURNS:
+                self._known.clear()
+                self._size = 0
+            self._known[turn, reasoning_field] = made
+            self._size += size
+        return made
+
+
+_WRITTEN: Final = _WrittenTurns()
 
 
 def _user_messages(turn: Turn) -> list[Message]:
@@ -192,7 +240,7 @@ def _content(parts: list[Part]) -> str | list[ContentPart]:
     ]
 
 
-def _assistant_message(turn: Turn, target: Target) -> AssistantMessage:
+def _assistant_message(turn: Turn, reasoning_field: ReasoningField) -> AssistantMessage:
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[Call] = []
@@ -209,8 +257,8 @@ def _assistant_message(turn: Turn, target: Target) -> AssistantMessage:
     thought = "".join(thoughts) or None
     return AssistantMessage(
         content=text if text or not calls else None,
-        reasoning=thought if target.reasoning_field == "reasoning" else None,
-        reasoning_content=thought if target.reasoning_field == "reasoning_content" else None,
+        reasoning=thought if reasoning_field == "reasoning" else None,
+        reasoning_content=thought if reasoning_field == "reasoning_content" else None,
         tool_calls=calls or None,
     )
 

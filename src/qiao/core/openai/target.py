@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
 Flavor = Literal["vllm", "sglang", "llamacpp", "openai"]
+ReasoningField: TypeAlias = Literal["reasoning", "reasoning_content"] | None
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -38,7 +39,7 @@ class Target(msgspec.Struct, frozen=True):
     template_kwargs: bool = True
     thinking_budget: bool = False
     effort_values: tuple[str, ...] = ()
-    reasoning_field: Literal["reasoning", "reasoning_content"] | None = "reasoning"
+    reasoning_field: ReasoningField = "reasoning"
     prefill: Literal["flags", "implicit", "none"] = "flags"
     cache_salt: bool = False
     priority: bool = False
