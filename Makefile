@@ -15,7 +15,7 @@ TYPESCRIPT := tests/integration/ts
 STAMPS := .stamps
 PIP_FLAGS := --disable-pip-version-check --quiet --require-hashes
 
-.PHONY: help up setup test check lint types architecture bench live fuzz docs lock clean
+.PHONY: help up setup test check lint types architecture bench live patience fuzz docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -90,6 +90,9 @@ $(STAMPS)/litellm: requirements/litellm.txt
 	  echo "setup: tests with LiteLLM WILL BE SKIPPED: pip could not install requirements/litellm.txt" >&2; \
 	fi
 
+patience: $(STAMPS)/test ## the real Claude Code before an engine that is silent for 20 minutes (21 minutes of waiting)
+	@$(TEST_VENV)/bin/python -m pytest -m patience -s -q tests/integration
+
 fuzz: $(STAMPS)/fuzz ## search for texts that break a law (FUZZ_SECONDS, one core); Linux x86-64, Python 3.11 to 3.13
 	@PYTHONPATH=src nice -n 19 $(FUZZ_VENV)/bin/python -m tests.fuzz.search --seconds $(FUZZ_SECONDS)
 
@@ -112,11 +115,12 @@ docs: $(STAMPS)/docs ## build the guides into site/ (English and 中文)
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict --site-dir site
 
 lock: $(STAMPS)/lock-tool ## renew the hashed requirement files (no URL, no host in them)
-	@for name in run test build anthropic-0 docs fuzz litellm; do \
+	@for name in run test build anthropic-0 docs fuzz litellm chat-templates; do \
 	  source=$$([ $$name = run ] && echo pyproject.toml || echo requirements/$$name.in); \
 	  case $$name in \
 	    test|fuzz) extra="--constraint requirements/run.txt";; \
 	    litellm) extra="--override requirements/litellm-without.txt";; \
+	    chat-templates) extra="--no-deps";; \
 	    *) extra="";; \
 	  esac; \
 	  .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

@@ -89,17 +89,17 @@ class Recording:
     requests: tuple[Request, ...]
     markers: tuple[tuple[str, str], ...]
 
-    def bodies(self, word: str) -> Iterator[tuple[Request, bytes]]:
+    def bodies(self, word: str, **fields: Any) -> Iterator[tuple[Request, bytes]]:
         """For a replay on vLLM, which shall write one token only: it is prompts that are measured.
 
-        `word` goes into the head of every prompt, so that no replay meets another's cache.
+        `word` goes into the head of every prompt, so that no replay meets another's cache; `fields` into every request.
         """
         for request in self.requests:
             body = request.body
             for fake, real in self.markers:
                 body = body.replace(fake, real)
             whole = json.loads(body)
-            whole["max_tokens"] = 1
+            whole |= {"max_tokens": 1, **fields}
             for block in whole["system"]:
                 if not block["text"].startswith("x-anthropic-billing-header"):
                     block["text"] = f"{word}. {block['text']}"

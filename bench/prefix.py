@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from tests.live.vllm import install
-from tests.live.vllm.server import Pool, Server, Setup, absence
+from tests.live.vllm.server import ENGINE_FILES, NAME, Pool, Server, Setup, absence
 from tests.support import claude_code, litellm
 from tests.support.background import Background
 from tests.support.gateway import gateway
@@ -33,9 +33,12 @@ from tests.support.tap import Exchange, Tap, tapping
 
 from bench.claude_session import KEY, MODEL, Recording, Request, record
 from bench.prefix_cache import BLOCK, Counted, count
-from bench.prefix_ideal import Body, History, ideal
+from bench.prefix_ideal import KEEP, Body, History, ideal
 
 ENGINE_BLOCK = 32
+
+KEEPER = "qwen3.6-35b"
+"""The engine's other name: a model whose template can keep reasoning, so that qiao says so to it."""
 
 _COLUMNS = (
     "gateway",
@@ -51,6 +54,7 @@ _COLUMNS = (
     "other breaks",
     "new session reuses",
 )
+_SETTINGS: dict[History, str] = {"drop": "dropped", "send": "sent back", "keep": "kept"}
 _SAID = re.compile(r"@@SAY:([A-Za-z0-9_=-]+)@@")
 _END_OF_TURN = 151_645  # <|im_end|> of Qwen's vocabulary
 _ANSWER_LIMIT = 300.0
@@ -58,7 +62,10 @@ _ANSWER_LIMIT = 300.0
 
 @dataclass
 class Candidate:
-    """A way from Claude Code's request to the engine. `open(engine's address)`: where it listens while it is open."""
+    """A way from Claude Code's request to the engine.
+
+    `open(engine's address)`: where it listens while it is open; `fields`: what its clients add to their requests.
+    """
 
     name: str
     setting: str
@@ -66,6 +73,8 @@ class Candidate:
     open: Callable[[str], AbstractContextManager[str]]
     is_engine: bool = False
     key: str = KEY
+    model: str = MODEL
+    fields: Body = field(default_factory=dict)
 
 
 @dataclass
@@ -128,17 +137,28 @@ def post(url: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int
 
 
 def candidates() -> list[Candidate]:
+    has_litellm = litellm.absence() is None
+    own = "vLLM's own /v1/messages"
     found = [
         Candidate("qiao", "reasoning dropped (its default for Qwen3)", "drop", qiao("drop")),
         Candidate("qiao", "reasoning sent back", "send", qiao("send")),
     ]
-    if litellm.absence() is None:
-        found.append(Candidate("LiteLLM", "as it is", "send", through_litellm, key=litellm.KEY))
-    found.append(Candidate("vLLM's own /v1/messages", "as it is", "send", contextlib.nullcontext, is_engine=True))
+    if has_litellm:
+        found.append(Candidate("LiteLLM", "as it is", "send", through_litellm(), key=litellm.KEY))
+    found.append(Candidate(own, "as it is", "send", contextlib.nullcontext, is_engine=True))
+    setting = "reasoning kept (its default for Qwen3.6 and 3.8)"
+    found.append(Candidate("qiao", setting, "keep", qiao("auto"), model=KEEPER))
+    if has_litellm:
+        told = through_litellm(extra_body=KEEP)
+        found.append(
+            Candidate("LiteLLM", "its configuration tells the template to keep", "keep", told, key=litellm.KEY)
+        )
+    told_by_client = "the client tells the template to keep"
+    found.append(Candidate(own, told_by_client, "keep", contextlib.nullcontext, is_engine=True, fields=KEEP))
     return found
 
 
-def qiao(history: History) -> Callable[[str], AbstractContextManager[str]]:
+def qiao(history: str) -> Callable[[str], AbstractContextManager[str]]:
     @contextlib.contextmanager
     def opened(engine: str) -> Iterator[str]:
         with (
@@ -151,11 +171,16 @@ def qiao(history: History) -> Callable[[str], AbstractContextManager[str]]:
     return opened
 
 
-@contextlib.contextmanager
-def through_litellm(engine: str) -> Iterator[str]:
-    """LiteLLM's proxy as its documentation sets it up for a vLLM."""
-    with tempfile.TemporaryDirectory() as folder, litellm.litellm(litellm.route(MODEL, engine), Path(folder)) as proxy:
-        yield proxy.url
+def through_litellm(**parameters: object) -> Callable[[str], AbstractContextManager[str]]:
+    """LiteLLM's proxy as its documentation sets it up for a vLLM. `parameters`: of the model in its configuration."""
+
+    @contextlib.contextmanager
+    def opened(engine: str) -> Iterator[str]:
+        config = litellm.route(MODEL, engine, **parameters)
+        with tempfile.TemporaryDirectory() as folder, litellm.litellm(config, Path(folder)) as proxy:
+            yield proxy.url
+
+    return opened
 
 
 def wait_for(url: str, path: str, limit: float) -> None:
@@ -177,7 +202,7 @@ def wait_for(url: str, path: str, limit: float) -> None:
 def replay(candidate: Candidate, number: int, recording: Recording, engine: Engine, background: Background) -> Outcome:
     """Send the session through one candidate, then count."""
     word = f"Replay {number}"
-    asked = list(recording.bodies(word))
+    asked = list(recording.bodies(word, model=candidate.model, **candidate.fields))
     outcome = Outcome(candidate, [request for request, _ in asked])
     behind = background.enter(tapping(engine.server.url))
     with candidate.open(behind.url) as url:
@@ -242,7 +267,7 @@ def said(body: Body) -> str:
 def least(history: History, recording: Recording, engine: Engine) -> Outcome:
     """The ideal of a setting, counted in the same way."""
     candidate = Candidate("ideal", history, history, contextlib.nullcontext)
-    asked = list(recording.bodies(f"Ideal {history}"))
+    asked = list(recording.bodies(f"Ideal {history}", model=MODEL))
     outcome = Outcome(candidate, [request for request, _ in asked])
     bodies = [json.loads(body) for _, body in asked]
     prompts: list[list[int]] = []
@@ -259,9 +284,9 @@ def least(history: History, recording: Recording, engine: Engine) -> Outcome:
 def setup() -> Setup:
     """A window for the whole session, and vLLM's cache in the smallest blocks that it takes on a CPU."""
     longer = json.dumps({"max_position_embeddings": 131_072})
-    return Setup(
-        window=98_304, flags=("--hf-overrides", longer, "--block-size", str(ENGINE_BLOCK), "--enable-scale-out")
-    )
+    cache = ("--block-size", str(ENGINE_BLOCK), "--enable-scale-out")
+    names = ("--served-model-name", NAME, KEEPER, "--chat-template", str(ENGINE_FILES / "template.jinja"))
+    return Setup(window=98_304, flags=("--hf-overrides", longer, *cache, *names))
 
 
 def run(recording: Recording | None = None) -> str:
@@ -272,10 +297,10 @@ def run(recording: Recording | None = None) -> str:
     with tempfile.TemporaryDirectory() as folder, Pool(Path(folder) / "engines") as pool, Background() as background:
         recording = recording or record(Path(folder) / "session")
         engine = Engine(pool.server(setup()))
-        best = {history: least(history, recording, engine) for history in ("drop", "send")}
+        best = {history: least(history, recording, engine) for history in get_args(History)}
         outcomes = []
         for number, candidate in enumerate(candidates()):
-            print(f"bench: {candidate.name}, {candidate.setting}", file=sys.stderr)
+            print(f"bench: {candidate.name}, {candidate.setting}", file=sys.stderr, flush=True)
             outcomes.append(replay(candidate, number, recording, engine, background))
     return page(recording, outcomes, best)
 
@@ -297,7 +322,7 @@ def page(recording: Recording, outcomes: Sequence[Outcome], best: dict[History, 
         *(row(outcome, best[outcome.candidate.history]) for outcome in outcomes),
         "",
         *(
-            f"Ideal, reasoning {'dropped' if history == 'drop' else 'sent back'}: {total(outcome.counted):,} tokens, "
+            f"Ideal, reasoning {_SETTINGS[history]}: {total(outcome.counted):,} tokens, "
             f"with answers reused {total(outcome.with_answers):,}."
             for history, outcome in best.items()
         ),

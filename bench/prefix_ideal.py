@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Body = dict[str, Any]
-History = Literal["drop", "send"]
+History = Literal["drop", "send", "keep"]
+
+KEEP = {"chat_template_kwargs": {"preserve_thinking": True}}
+"""What a request says to a template that can keep the reasoning of all turns, as those of Qwen3.6 and 3.8 can."""
 
 
 def ideal(requests: Sequence[Body], history: History) -> list[Body]:
@@ -32,6 +35,7 @@ def ideal(requests: Sequence[Body], history: History) -> list[Body]:
                 "model": last["model"],
                 "messages": [{"role": "system", "content": system}, *turns],
                 "tools": [function(tool) for tool in listed],
+                **(KEEP if history == "keep" else {}),
             }
         )
     return bodies
@@ -55,7 +59,7 @@ def converted(message: Body, known: Mapping[str, Body], listed: Sequence[Body], 
         turn: Body = {"role": "assistant", "content": "".join(texts)}
         if calls:
             turn["tool_calls"] = calls
-        if thoughts and history == "send":
+        if thoughts and history != "drop":
             turn["reasoning"] = thoughts
         return [turn]
     results = [block for block in blocks if block["type"] == "tool_result"]

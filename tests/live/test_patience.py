@@ -14,9 +14,10 @@ from tests.fakes.engine import FakeEngine, serving
 from tests.fakes.script import Pause, step
 from tests.fakes.script import marker as fake_marker
 from tests.live.conftest import Stages
-from tests.live.stage import CHAT, MODEL, Stage, request
+from tests.live.stage import CHAT, MODEL, Stage, request, text_of
 from tests.live.test_connections import LONG, RUNNING, seconds_until_idle
 from tests.live.vllm.script import marker
+from tests.live.vllm.server import Setup
 from tests.support.background import Background
 from tests.support.claude_code import ClaudeCode
 from tests.support.gateway import gateway
@@ -24,6 +25,11 @@ from tests.support.plain_http import Held, Reply, ask
 
 WAITING = "vllm:num_requests_waiting"
 SESSION = "X-Claude-Code-Session-Id"
+
+RANKING = Setup(flags=("--scheduling-policy", "priority", "--max-num-seqs", "1"))
+"""A vLLM that heeds priorities, and works on one request at a time, so that everything else queues."""
+
+LOOK = {"name": "look", "description": "Look.", "input_schema": {"type": "object", "properties": {}}}
 
 
 def until(done: Callable[[], bool], limit: float = 60.0) -> None:
@@ -88,6 +94,41 @@ def test_side_requests_are_no_400_where_priorities_are_unknown(stage: Stage) -> 
     reply = ask(stage.url, "POST", "/v1/messages", request("Title. " + marker("Bridges")), headers=headers)
     assert (reply.status, "x-qiao-healed" in reply.headers) == (200, False)
     assert stage.sent()["priority"] == 1
+
+
+@pytest.mark.timeout(420)
+def test_conversations_overtake_what_is_beside_them(stages: Stages) -> None:
+    """While one request runs, two that have neither tools nor thoughts and two turns of conversations queue, by turns:
+    the conversations are answered first, and among equals whoever came first."""
+    stage = stages(RANKING, apart="ranks")
+    assert stage.post(request("Hi. " + marker("yes"))).status == 200
+    until(lambda: stage.server.metric(RUNNING) == 0)
+    order: list[str] = []
+
+    def one(name: str) -> None:
+        # Several words, so that two answers, made one after the other, do not come at the same moment.
+        tools = [LOOK] if name.startswith("main") else None
+        body = request(f"{name}. " + marker(f"{name} " * 10), tools=tools)
+        reply = ask(stage.url, "POST", "/v1/messages", body, headers={**stage.headers, SESSION: name}, limit=120)
+        assert text_of(reply.json).startswith(name)
+        order.append(name)
+
+    running = Held(stage.url, "/v1/messages", request(LONG, max_tokens=4000, stream=True), headers=stage.headers)
+    threads = []
+    try:
+        running.until(b"content_block_delta")
+        for number, name in enumerate(("side 1", "main 1", "side 2", "main 2")):
+            threads.append(threading.Thread(target=one, args=(name,)))
+            threads[-1].start()
+            until(lambda waiting=number + 1: stage.server.metric(WAITING) == waiting)
+        assert order == []
+    finally:
+        running.hang_up()
+        for thread in threads:
+            thread.join()
+    assert order == ["main 1", "main 2", "side 1", "side 2"]
+    ranks = {chat.asked["messages"][-1]["content"][:6]: chat.asked.get("priority") for chat in stage.chats()}
+    assert ranks == {**ranks, "main 1": None, "main 2": None, "side 1": 1, "side 2": 1}
 
 
 def test_a_long_queue_is_told(stages: Stages) -> None:

@@ -30,8 +30,10 @@ class Person:
         fixed = {"PATH": PATH, "HOME": str(self.home), "LANG": "C.UTF-8", "COLUMNS": "100", "SHELL": "/bin/bash"}
         return {**fixed, **self.extra}
 
-    def qiao(self, *arguments: str, stdin: str | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end."""
+    def qiao(
+        self, *arguments: str, stdin: str | None = None, limit: float = 60.0, **extra: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end, for `limit` seconds at most."""
         return subprocess.run(
             [sys.executable, "-m", "qiao", *arguments],
             env={**self.environment, **extra},
@@ -40,7 +42,7 @@ class Person:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=limit,
             check=False,
         )
 

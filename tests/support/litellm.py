@@ -52,9 +52,12 @@ def version() -> str:
     return found.name.removeprefix("litellm-").removesuffix(".dist-info")
 
 
-def route(model: str, upstream: str, *, prefix: str = "hosted_vllm") -> str:
-    """A configuration with one model, as LiteLLM's own guides write it for a vLLM server (a base URL without /v1)."""
-    parameters = {"model": f"{prefix}/{model}", "api_base": f"{upstream}/v1", "api_key": "none"}
+def route(model: str, upstream: str, *, prefix: str = "hosted_vllm", **parameters: object) -> str:
+    """A configuration with one model, as LiteLLM's own guides write it for a vLLM server (a base URL without /v1).
+
+    `parameters`: further `litellm_params`.
+    """
+    parameters = {"model": f"{prefix}/{model}", "api_base": f"{upstream}/v1", "api_key": "none", **parameters}
     return json.dumps(
         {
             "model_list": [{"model_name": model, "litellm_params": parameters}],

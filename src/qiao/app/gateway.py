@@ -121,6 +121,7 @@ class Gateway:
         self.conversations = Conversations()
         self._cache_salt = cache_salt
         self._probe = probe
+        self._probing: asyncio.Future[Findings | None] | None = None
         self.warn = warn
         self.main_plain_ids = (main_plain_id,) if main_plain_id else ()
         self._known_names: tuple[UpstreamFacts, Names] | None = None
@@ -152,9 +153,27 @@ class Gateway:
             for advice in described(self.switches, self.upstream.quirks, profile, found)["advice"]:
                 self.warn(advice)
 
-    async def findings(self) -> Findings | None:
-        """What a probe of the upstream found, asked once; None where there is nothing to find. Raises `Fault`."""
-        return None if self._probe is None else await self._probe()
+    async def findings(self, *, within: float | None = None) -> Findings | None:
+        """What a probe of the upstream found, asked once; None where there is nothing to find. Raises `Fault`.
+
+        `within`: seconds to wait for it at most. A probe asks for answers, which stand in the engine's queue like
+        others; it goes on, and whoever asks next finds it or waits for the same one.
+        """
+        if self._probe is None:
+            return None
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.ensure_future(self._probe())
+            self._probing.add_done_callback(_seen)
+        done, _ = await asyncio.wait({self._probing}, timeout=within)
+        if not done:
+            return Findings(reason=f"not known yet: the engine is busy and did not answer within {within:g} s")
+        return self._probing.result()
+
+    async def close(self) -> None:
+        """End what looks at the upstream."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait({self._probing})
 
     async def served(self, requested: str, *, is_subagent: bool = False) -> tuple[Served, Profile]:
         """The model behind a requested name. Raises `Fault` (not_found) for a name that means nothing here."""
@@ -240,6 +259,12 @@ class Gateway:
             )
 
         return run
+
+
+def _seen(probing: asyncio.Future[Findings | None]) -> None:
+    """A probe that failed after everybody stopped waiting for it is no news: whoever asks next probes again."""
+    if not probing.cancelled():
+        probing.exception()
 
 
 def salted(conversation: Conversation, tenant: str, secret: Secret) -> Conversation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -17,6 +18,9 @@ from qiao.profiles import UNKNOWN
 from qiao.upstream.base import UpstreamFacts
 from qiao.upstream.probe import Findings
 
+# Seconds that `/readyz` waits for the upstream's lists, and again for what a probe of it finds.
+_PATIENCE = 4.0
+
 
 async def hello(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
     return _json({"name": "qiao", "version": __version__, "message": "hello"})
@@ -27,12 +31,13 @@ async def healthz(request: web.BaseRequest, gateway: Gateway, context: Context) 
 
 
 async def readyz(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
-    """200 when the upstream answers now, else 503 with the reason."""
+    """200 when the upstream answers now, else 503 with the reason; either after a few seconds, however busy it is."""
     try:
-        facts = await gateway.upstream.facts(fresh=True)
+        facts = await asyncio.wait_for(gateway.upstream.facts(fresh=True), _PATIENCE)
+    except TimeoutError:
+        return _does_not_answer(gateway, f"{gateway.upstream.address} did not answer within {_PATIENCE:g} s")
     except Fault as fault:
-        gateway.metrics.upstream_up(False)
-        return _json({"status": "upstream does not answer", "reason": fault.message}, status=503)
+        return _does_not_answer(gateway, fault.message)
     gateway.metrics.upstream_up(True)
     models = [{"id": model.id, "window": model.window} for model in facts.models]
     found: dict[str, Any] = {
@@ -49,10 +54,15 @@ async def readyz(request: web.BaseRequest, gateway: Gateway, context: Context) -
     return _json(found)
 
 
+def _does_not_answer(gateway: Gateway, reason: str) -> web.Response:
+    gateway.metrics.upstream_up(False)
+    return _json({"status": "upstream does not answer", "reason": reason}, status=503)
+
+
 async def _tools(gateway: Gateway, facts: UpstreamFacts) -> dict[str, Any]:
     """Who reads tool calls and reasoning, and why."""
     try:
-        found = await gateway.findings() or Findings()
+        found = await gateway.findings(within=_PATIENCE) or Findings()
     except Fault as fault:
         found = Findings(reason=fault.message)
     profile = gateway.profile(facts.models[0]) if facts.models else UNKNOWN

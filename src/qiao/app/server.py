@@ -188,6 +188,7 @@ class Listening(msgspec.Struct):
         self.warm_up.cancel()
         await self.runner.cleanup()
         await self.gateway.joining.close()
+        await self.gateway.close()
         await self.gateway.upstream.close()
 
 

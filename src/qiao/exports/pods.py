@@ -89,7 +89,12 @@ def gateway_pod(plan: Plan, settings: Settings) -> Mapping[str, Node]:
             },
         ],
         "ports": [{"name": "http", "containerPort": settings.gateway_port}],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5},
+        # It answers within 8 seconds, also before an engine that is busy.
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": "http"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 10,
+        },
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
         "resources": {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": {

@@ -74,7 +74,7 @@ def _arguments(request: Request, fit: Fit, served: str, tools: str | None, reaso
         words += ["--dtype", "half"]
     if fit.model.remote_code:
         words += ["--trust-remote-code"]
-    words += ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
+    words += ["--scheduling-policy", "priority", "--enable-prefix-caching", "--enable-prompt-tokens-details"]
     if tools:
         words += ["--enable-auto-tool-choice", "--tool-call-parser", tools]
     if reasoning:
@@ -114,6 +114,11 @@ def _reasons(
     )
     yield Reason(about="--tool-call-parser", text=tools.why if tools.name else f"none: {tools.why}")
     yield Reason(about="--reasoning-parser", text=reasoning.why if reasoning.name else f"none: {reasoning.why}")
+    yield Reason(
+        about="--scheduling-policy",
+        text="the gateway marks what Claude Code asks on the side (titles, summaries of pages), and the engine then "
+        "serves the conversations first; without marks it is first come, first served",
+    )
     yield Reason(
         about="--enable-prefix-caching",
         text="every turn of a conversation begins with the last one's tokens; they are not read again",
