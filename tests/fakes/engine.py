@@ -17,6 +17,7 @@ import contextlib
 import json
 import socket
 import struct
+import threading
 import time
 import uuid
 from collections import Counter
@@ -91,9 +92,11 @@ class FakeEngine:
     requests: list[Recorded] = field(default_factory=list)
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     _cache: PrefixCache = field(default_factory=PrefixCache)
+    _goes_on: threading.Event = field(default_factory=threading.Event)
 
     def forget(self) -> None:
-        """Begin anew: no requests, no attempts, an empty prefix cache."""
+        """Begin anew: no requests, no attempts, an empty prefix cache, silence where a script asks for it."""
+        self._goes_on.clear()
         self.requests.clear()
         self._attempts.clear()
         self._cache = PrefixCache()
@@ -115,6 +118,19 @@ class FakeEngine:
                 return self.chats[-1]
             time.sleep(0.005)
         raise AssertionError(f"not within {limit} s: {self.chats[-1:]}")
+
+    def go_on(self) -> None:
+        """Every silence of a script ends now, and no other begins until it forgets. From any thread.
+
+        A test that waits for something to happen in a silence makes it long and ends it when that has happened.
+        """
+        self._goes_on.set()
+
+    async def _silence(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        await asyncio.sleep(0)
+        while not self._goes_on.is_set() and (left := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, 0.02))
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=LARGEST_BODY, middlewares=[self._plain_errors, self._recorded])
@@ -206,7 +222,7 @@ class FakeEngine:
             raise (validation.as_ray(refused, identity) if behaviour.server == "ray" else refused) from None
         request = Request(f"chatcmpl-{identity}", int(time.time()), name, body, behaviour, *order)
         if step.before_headers:
-            await asyncio.sleep(step.before_headers)
+            await self._silence(step.before_headers)
         if step.status != 200:
             refusal = step.body if isinstance(step.body, str) else json.dumps(step.body)
             kind = "application/json" if not isinstance(step.body, str) else "text/html"
@@ -258,10 +274,10 @@ class FakeEngine:
 
     async def _answered(self, http: web.Request, step: Step, request: Request) -> web.StreamResponse:
         outcome = compose(step, request)
-        await asyncio.sleep(step.before_first)
+        await self._silence(step.before_first)
         for part in outcome.parts:
             if isinstance(part, Pause):
-                await asyncio.sleep(part.seconds)
+                await self._silence(part.seconds)
             elif isinstance(part, Break) and part.how == "error":
                 return _json(500, DEATH if part.body is None else part.body)
             elif isinstance(part, Break):
@@ -273,7 +289,7 @@ class FakeEngine:
         await response.prepare(http)
         # An empty write sends the head, which vLLM does as soon as a request is accepted.
         await response.write(b"")
-        await asyncio.sleep(step.before_first)
+        await self._silence(step.before_first)
         pending = bytearray()
         for output in stream(step, compose(step, request), request):
             if isinstance(output, str):
@@ -286,7 +302,7 @@ class FakeEngine:
                 continue
             await _write(response, pending, step, is_last=True)
             if isinstance(output, Pause):
-                await asyncio.sleep(output.seconds)
+                await self._silence(output.seconds)
             elif output.how == "reset":
                 await asyncio.sleep(0.02)
                 await _hang_up(http, abruptly=True)

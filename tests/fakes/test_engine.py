@@ -296,12 +296,29 @@ async def test_a_client_that_leaves_is_seen(engine: FakeEngine, url: str) -> Non
     for stream in (True, False):
         body = asked(step("a", Pause(30), "b"), stream=stream)
         async with aiohttp.ClientSession() as session:
-            asking = asyncio.ensure_future(_read(session, f"{url}/v1/chat/completions", body))
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(asking, 0.3)
-        async with asyncio.timeout(2):
+            before = len(engine.chats)
+            asking = asyncio.create_task(_read(session, f"{url}/v1/chat/completions", body))
+            async with asyncio.timeout(10):
+                while len(engine.chats) == before:
+                    await asyncio.sleep(0.01)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        async with asyncio.timeout(10):
             while engine.chats[-1].disconnected_at is None:
                 await asyncio.sleep(0.01)
+
+
+async def test_a_silence_can_be_ended(engine: FakeEngine, url: str) -> None:
+    said = Step(parts=step("a", Pause(30), "b").parts, before_headers=30, before_first=30)
+    for stream in (True, False):
+        engine.forget()
+        async with aiohttp.ClientSession() as session, asyncio.timeout(15):
+            asking = asyncio.create_task(_read(session, f"{url}/v1/chat/completions", asked(said, stream=stream)))
+            while not engine.chats:
+                await asyncio.sleep(0.01)
+            assert not asking.done()
+            engine.go_on()
+            assert b"b" in await asking
 
 
 async def test_prefix_cache_counts_whole_blocks(url: str) -> None:

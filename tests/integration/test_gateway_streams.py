@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,8 @@ from tests.fakes.script import Call, Delta, Pause, Raw, Step, Think, call, step
 from tests.integration.conftest import MODEL, Stage, Stages
 from tests.integration.test_gateway_http import post
 from tests.integration.test_sdk_answers import WEATHER, asked, essence
-from tests.support.plain_http import leave
+from tests.support.embedded import wait_until
+from tests.support.plain_http import Asker, leave
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -36,27 +37,38 @@ def pings(body: bytes) -> int:
 
 def test_pings_fill_the_silence(stages: Stages) -> None:
     stage = stages(MODEL, "--ping-interval", "0.2")
-    quiet = step("one", Pause(0.9), "two", before_first=0.9)
+    quiet = step("one", Pause(1.5), "two", before_first=1.5)
     body = post(stage, {**asked(quiet), "stream": True}).body
     before, _, after = body.partition(b'"one"')
-    assert 2 <= pings(before) <= 8  # the first quarter of a second is spent on looking for a late refusal
-    assert 2 <= pings(after) <= 8
+    assert 2 <= pings(before) <= 9  # the first quarter of a second is spent on looking for a late refusal
+    assert 2 <= pings(after) <= 9
+    stage.tap.forget()
     busy = step("a b c d e f", between=0.05)
-    assert pings(post(stage, {**asked(busy), "stream": True}).body) <= 1
+    body = post(stage, {**asked(busy), "stream": True}).body
+    times = [when for when, _ in stage.tap.arrivals]
+    silences = [later - earlier for earlier, later in itertools.pairwise(times) if later - earlier > 0.15]
+    assert pings(body) <= 1 + len(silences)
 
 
 def test_a_stream_begins_as_soon_as_the_engine_accepts(stage: Stage) -> None:
     """Headers before the first token, so that a client sees that it waits for the model and not for the network."""
-    begun = time.monotonic()
-    post(stage, {**asked(step("one", before_first=1.0)), "stream": True})
-    first = stage.tap.arrivals[0]
-    assert first[1].startswith(b"HTTP/1.1 200")
-    assert first[0] - begun < 0.5
+    body = {**asked(step("one", before_first=20)), "stream": True}
+    asker = Asker(stage.url, "/v1/messages", body, headers={"x-api-key": stage.key})
+    wait_until(lambda: stage.tap.arrivals, 10, "the head")
+    assert stage.tap.arrivals[0][1].startswith(b"HTTP/1.1 200")
+    stage.engine.go_on()
+    assert b'"one"' in asker.answer.body
 
 
 def test_tokens_are_passed_on_as_they_come(stage: Stage) -> None:
-    post(stage, {**asked(step("one two three four", between=0.1)), "stream": True})
-    times = [when for when, piece in stage.tap.arrivals if b"text_delta" in piece]
+    times: list[float] = []
+    # The best of three: where the machine is busy, two may be on the way at the same time.
+    for _ in range(3):
+        stage.tap.forget()
+        post(stage, {**asked(step("one two three four", between=0.1)), "stream": True})
+        times = [when for when, piece in stage.tap.arrivals if b"text_delta" in piece]
+        if len(times) == 4:
+            break
     assert len(times) == 4
     assert times[-1] - times[0] > 0.25
 
@@ -72,8 +84,8 @@ def test_the_engine_is_stopped_when_the_client_leaves(stage: Stage, stream: bool
     body = {**asked(said), "stream": stream}
     wait_for = b"two" if stream and moment == "in the middle" else b""
     taken: list[float] = []
-    # The best of three: a busy machine may delay the test itself.
-    while len(taken) < 3 and not (taken and taken[-1] < 0.2):
+    # The best of five: a busy machine may delay the test itself.
+    while len(taken) < 5 and not (taken and taken[-1] < 0.2):
         left = leave(
             stage.gateway.url, "/v1/messages", body, headers={"x-api-key": stage.key}, after=0.3, wait_for=wait_for
         )

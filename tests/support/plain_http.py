@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,27 @@ def ask(
         return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
     finally:
         connection.close()
+
+
+class Asker(threading.Thread):
+    """One client that asks in the background."""
+
+    def __init__(self, url: str, path: str, body: Any, *, headers: dict[str, str]) -> None:
+        super().__init__()
+        self._ask = (url, "POST", path, body)
+        self._headers = headers
+        self._reply: Reply | None = None
+        self.start()
+
+    def run(self) -> None:
+        self._reply = ask(*self._ask, headers=self._headers)
+
+    @property
+    def answer(self) -> Reply:
+        """Waited for."""
+        self.join(30)
+        assert self._reply is not None
+        return self._reply
 
 
 def leave(url: str, path: str, body: Any, *, headers: dict[str, str], after: float, wait_for: bytes = b"") -> float:

@@ -368,10 +368,13 @@ async def test_a_count_at_100k_tokens_adds_at_most_5_ms_after_the_first_turn() -
 
 
 async def test_a_look_at_the_size_costs_next_to_nothing() -> None:
-    begun = time.perf_counter()
-    for _ in range(1000):
-        is_far(71_000, 32_000, 131_072)
-    assert time.perf_counter() - begun < 0.02
+    def took() -> float:
+        begun = time.process_time()
+        for _ in range(1000):
+            is_far(71_000, 32_000, 131_072)
+        return time.process_time() - begun
+
+    assert min(took() for _ in range(5)) < 0.02
 
 
 async def test_a_count_of_our_own_leaves_a_reserve() -> None:

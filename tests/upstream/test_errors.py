@@ -183,11 +183,11 @@ async def listening(handler: Handler) -> AsyncIterator[str]:
         await server.wait_closed()
 
 
-async def fault_at(url: str) -> Fault:
-    """The fault that one real GET of `url` ends in."""
+async def fault_at(url: str, patience: float = 10.0) -> Fault:
+    """The fault that one real GET of `url` ends in. `patience`: seconds that it is waited for."""
     connections = Connections(Origin(url), headers={}, connect_timeout=5.0)
     try:
-        async with asyncio.timeout(0.3):
+        async with asyncio.timeout(patience):
             await (await connections.request("GET", "")).read_all()
     except errors.TRANSPORT_ERRORS as error:
         return errors.from_exception(error, address=url)
@@ -248,7 +248,7 @@ async def test_silence_is_a_timeout() -> None:
         await reader.read()
 
     async with listening(silent) as url:
-        fault = await fault_at(url)
+        fault = await fault_at(url, patience=0.3)
     assert fault.kind == "timeout"
     assert "did not answer in time" in fault.message
 

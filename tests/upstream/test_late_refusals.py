@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,6 +19,7 @@ from qiao.core.fault import Fault
 from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
+from qiao.upstream import openai
 from qiao.upstream.base import Served
 from qiao.upstream.openai import OpenAIAnswer, OpenAIUpstream
 
@@ -39,9 +39,12 @@ MODELS = json.dumps({"data": [{"id": "qwen3-235b", "owned_by": "vllm", "max_mode
 
 
 class Engine:
-    """Answers chats with the pieces of `answers`, one answer a request; a number in between is a pause in seconds."""
+    """Answers chats with the pieces of `answers`, one answer a request.
 
-    def __init__(self, *answers: tuple[bytes | float, ...]) -> None:
+    In between, a number is a pause in seconds, and an event is waited for.
+    """
+
+    def __init__(self, *answers: tuple[bytes | float | asyncio.Event, ...]) -> None:
         self.answers = list(answers)
         self.bodies: list[dict[str, object]] = []
 
@@ -58,6 +61,8 @@ class Engine:
                 await writer.drain()
                 if isinstance(piece, bytes):
                     writer.write(piece)
+                elif isinstance(piece, asyncio.Event):
+                    await piece.wait()
                 else:
                     await asyncio.sleep(piece)
         writer.close()
@@ -103,7 +108,8 @@ async def everything(answer: OpenAIAnswer) -> bytes:
     [(BUDGET,), (BUDGET[:9], 0.02, BUDGET[9:200], 0.02, BUDGET[200:]), (0.1, BUDGET)],
     ids=["whole", "in pieces", "a little late"],
 )
-async def test_it_is_healed_and_remembered(pieces: tuple[bytes | float, ...]) -> None:
+async def test_it_is_healed_and_remembered(pieces: tuple[bytes | float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai, "_FIRST_EVENT_TIMEOUT", 10.0)
     engine = Engine(pieces, (WORDS, REST), (WORDS, REST))
     async with upstream(engine) as found:
         answer = await opened(found)
@@ -124,10 +130,10 @@ async def test_what_cannot_be_healed_is_a_status(said: bytes, kind: str, party: 
 
 
 async def test_an_engine_that_prefills_is_not_waited_for() -> None:
-    async with upstream(Engine((1.0, WORDS, REST))) as found:
-        begun = time.monotonic()
+    prefilled = asyncio.Event()
+    async with upstream(Engine((prefilled, WORDS, REST))) as found, asyncio.timeout(10):
         answer = await opened(found)
-        assert time.monotonic() - begun < 0.8
+        prefilled.set()
         assert await everything(answer) == WORDS + REST
 
 
@@ -143,11 +149,12 @@ async def test_a_grammar_is_waited_for() -> None:
         assert await everything(answer) == WORDS + REST
 
 
-async def test_the_first_words_are_not_held_back() -> None:
-    async with upstream(Engine((WORDS[:20], 0.5, WORDS[20:], REST))) as found:
-        begun = time.monotonic()
+async def test_the_first_words_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai, "_FIRST_EVENT_TIMEOUT", 100.0)
+    opened_by_them = asyncio.Event()
+    async with upstream(Engine((WORDS[:20], opened_by_them, WORDS[20:], REST))) as found, asyncio.timeout(10):
         answer = await opened(found)
-        assert time.monotonic() - begun < 0.2
+        opened_by_them.set()
         assert await everything(answer) == WORDS + REST
 
 
