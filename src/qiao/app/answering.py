@@ -400,6 +400,8 @@ def _text_tools(prepared: Prepared) -> TextTools | None:
         repair=prepared.repair,
         # Text that nobody reads calls from is the engine's to the letter; so is one that a client has begun.
         keep_leading_space=prepared.dialect is None or prepared.conversation.is_prefill,
+        # Under a grammar a call may follow the reasoning at once.
+        doubts_engine=prepared.grammar is None,
     )
 
 

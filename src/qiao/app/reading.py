@@ -25,7 +25,7 @@ def described(switches: Switches, quirks: Quirks, profile: Profile, found: Findi
         "read_by": "engine" if dialect is None else "qiao",
         "dialect": dialect,
         "engine_parser": found.tool_parser,
-        "why": found.reason or None,
+        "why": _why(switches, quirks, profile, found, dialect),
         "tools_rendered": found.renders_tools,
         "tools_written_by": None if dialect is None else "qiao" if in_words else "template",
         "structural_tags": found.structural_tags,
@@ -39,6 +39,35 @@ def described(switches: Switches, quirks: Quirks, profile: Profile, found: Findi
     }
 
 
+def _why(switches: Switches, quirks: Quirks, profile: Profile, found: Findings, dialect: str | None) -> str | None:
+    """Why the one who reads calls does."""
+    if switches.tool_parser != text_mode.AUTO:
+        return found.reason or f"--tool-parser {switches.tool_parser}"
+    if found.reason:
+        return found.reason
+    if text_mode.passes_by(profile, quirks, switches.tool_parser):
+        return (
+            f"the engine's parser leaves calls ({dialect}) in the text where none is to be made, and the prompt is the "
+            "same: read here they are mended and no word is lost"
+        )
+    if dialect is not None or found.tool_parser is None:
+        return None
+    return f"the engine has a tool parser, and {_doubt(profile, found)}: it is trusted"
+
+
+def _doubt(profile: Profile, found: Findings) -> str:
+    """Why calls are not read from the text of an engine that has a parser."""
+    if found.eats:
+        return "it takes calls out of the text even where none is to be made"
+    if found.interferes:
+        return "it makes calls of the text even where none is to be made"
+    if not text_mode.can_pass_by(profile):
+        return f"how {profile.family} writes calls was not put to the test there"
+    if found.renders_tools is False:
+        return "without it the prompt does not list the tools"
+    return "whether it would leave calls in the text could not be found out"
+
+
 def _advice(
     switches: Switches, profile: Profile, found: Findings, dialect: str | None, *, guided: bool
 ) -> Iterator[str]:
@@ -49,10 +78,16 @@ def _advice(
                 "the engine has no tool parser, so calls stay words: start it with --enable-auto-tool-choice and "
                 "--tool-call-parser, or leave --tool-parser at auto"
             )
+        elif switches.tool_parser == text_mode.AUTO and found.eats:
+            yield (
+                "the engine's tool parser takes calls out of the text even where it is not to read any (vLLM's "
+                "qwen3_coder), so that only its own reading is left: start it without --tool-call-parser, and qiao "
+                "reads and mends the calls itself"
+            )
     elif found.interferes:
         yield (
-            "the engine makes calls of the text although it was told not to: start it without --tool-call-parser, or "
-            "run qiao with --tool-parser engine"
+            f"the engine {'drops calls from' if found.eats else 'makes calls of'} the text although it was told not "
+            "to: start it without --tool-call-parser, or run qiao with --tool-parser engine"
         )
     elif found.tool_parser and dialect == "mistral":
         yield (

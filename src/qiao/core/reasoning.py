@@ -9,6 +9,7 @@ from qiao.core.events import Event, Finished, ReasoningAdded, TextAdded, ToolCal
 from qiao.core.tags import Tags
 
 THINK = ("<think>", "</think>")
+CALL = "<tool_call>"
 
 Part: TypeAlias = ReasoningAdded | TextAdded
 
@@ -96,6 +97,54 @@ class ReasoningSplitter:
             parts.append(ReasoningAdded(text[: len(text) - keep]))
         self._held = text[len(text) - keep :]
         return ""
+
+
+class EarlyEnd:
+    """feed(text) → parts; close() → what was held: the text behind reasoning that the engine has split off.
+
+    vLLM's parsers take the first `<tool_call>` in the reasoning for its end. Text that begins with one, without the
+    line break that models write behind their closing tag, is held until that tag comes, and then it was reasoning; if
+    it never comes, it was not. `is_behind_reasoning`: set it when the engine has sent some.
+    """
+
+    def __init__(self) -> None:
+        self.is_behind_reasoning = False
+        self._close = Tags([THINK[1]])
+        self._begun = ""
+        self._held: list[str] = []
+        self._end = ""
+
+    def feed(self, text: str) -> list[Part]:
+        if not self._held:
+            self._begun += text
+            if CALL.startswith(self._begun) and self._begun != CALL:
+                return []
+            text, self._begun = self._begun, ""
+            if not text.startswith(CALL):
+                self.is_behind_reasoning = False
+                return [TextAdded(text)]
+        seen = self._end + text
+        found = self._close.search(seen)
+        self._held.append(text)
+        if found is None:
+            keep = self._close.partial(seen)
+            self._end = seen[len(seen) - keep :]
+            return []
+        whole = "".join(self._held)
+        behind = len(seen) - found.end()
+        self._forget()
+        inside = whole[: len(whole) - behind - len(found.group())]
+        return [ReasoningAdded(inside), TextAdded(whole[len(whole) - behind :])]
+
+    def close(self) -> list[Part]:
+        text = self._begun + "".join(self._held)
+        self._forget()
+        return [TextAdded(text)] if text else []
+
+    def _forget(self) -> None:
+        self.is_behind_reasoning = False
+        self._begun = self._end = ""
+        self._held.clear()
 
 
 class UnwantedReasoning:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qiao.core.events import Event, Finished, TextAdded, UsageSeen
+from qiao.core.events import Event, Finished, ReasoningAdded, TextAdded, UsageSeen
 
 
 class StopScanner:
-    """feed(events) → events up to the first stop sequence in the text, then `Finished("stop_sequence", …)`.
+    """feed(events) → events up to the first stop sequence in text or reasoning, then `Finished("stop_sequence", …)`.
 
     The earliest match wins, as if the engine had watched token by token. Text that could be the beginning of a match
     is held back, and no more. Usage that comes after the match is lost with the engine's work.
@@ -18,6 +18,7 @@ class StopScanner:
         self._stops = tuple(stops)
         self._longest = max((len(stop) for stop in stops), default=0)
         self._held = ""
+        self._kind: type[TextAdded] | type[ReasoningAdded] = TextAdded
         self.matched: str | None = None
 
     def feed(self, events: Sequence[Event]) -> list[Event]:
@@ -25,7 +26,10 @@ class StopScanner:
         for event in events:
             if self.matched is not None:
                 break
-            if isinstance(event, TextAdded):
+            if isinstance(event, TextAdded | ReasoningAdded):
+                if type(event) is not self._kind:
+                    self._release(out)
+                    self._kind = type(event)
                 self._scan(event.text, out)
             else:
                 # vLLM's running usage stands between any two pieces of the text and does not end it.
@@ -50,13 +54,13 @@ class StopScanner:
         if found is not None:
             place, stop = found
             if place:
-                out.append(TextAdded(text[:place]))
+                out.append(self._kind(text[:place]))
             self.matched = stop
             out.append(Finished("stop_sequence", stop))
             return
         keep = self._overlap(text)
         if keep < len(text):
-            out.append(TextAdded(text[: len(text) - keep]))
+            out.append(self._kind(text[: len(text) - keep]))
         self._held = text[len(text) - keep :]
 
     def _overlap(self, text: str) -> int:
@@ -69,5 +73,5 @@ class StopScanner:
 
     def _release(self, out: list[Event]) -> None:
         if self._held:
-            out.append(TextAdded(self._held))
+            out.append(self._kind(self._held))
             self._held = ""

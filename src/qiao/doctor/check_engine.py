@@ -54,7 +54,8 @@ def tool_reading(facts: EngineFacts) -> Finding | None:
     if not facts.is_behind_qiao or facts.tool_parser is None:
         return None
     if facts.reader == "engine":
-        return _finding(facts, "tool_reading", "note", "The engine's own parser reads tool calls.")
+        because = f", because: {facts.reason}" if facts.reason else "."
+        return _finding(facts, "tool_reading", "note", f"The engine's own parser reads tool calls{because}")
     why = facts.reason or "--tool-parser says so"
     written = "writes them into the prompt" if facts.tools_written_by == "qiao" else "leaves them to the template"
     evidence = f"qiao reads tool calls ({facts.dialect or 'from the text'}) and {written}, because: {why}"

@@ -149,6 +149,10 @@ def _reading(
     settled = prepared.conversation
     notes = prepared.notes
     dialect = text_mode.reader(profile, quirks, switches.tool_parser)
+    passes_by = text_mode.passes_by(profile, quirks, switches.tool_parser)
+    if passes_by and settled.tools and text_mode.is_left_to_engine(settled, quirks):
+        dialect = None
+        notes = (*notes, "tool_choice: left to the engine's own grammar")
     form = None
     if dialect is not None and text_tools.must_write(settled, quirks):
         form = text_tools.form_of(profile, dialect, quirks)
@@ -158,11 +162,15 @@ def _reading(
     reasoning = text_mode.reads_reasoning(settled, profile, quirks)
     if dialect is not None:
         asked = text_mode.reading(settled, dialect, quirks, loaded=loaded, guided=switches.guided, reasoning=reasoning)
-        notes = (*notes, f"tools: read from the text, {asked.dialect}", *_bound_by(asked))
+        past = " (past the engine's parser)" if passes_by else ""
+        notes = (*notes, f"tools: read from the text, {asked.dialect}{past}", *_bound_by(asked))
         prepared = msgspec.structs.replace(
             prepared, grammar=asked.grammar, bound=asked.bound, bound_dialect=dialect, insists=asked.insists
         )
         settled, dialect = asked.conversation, asked.dialect
+        if quirks.splits_reasoning:
+            settled, stops = text_mode.watched_here(settled)
+            prepared = msgspec.structs.replace(prepared, scan_stops=prepared.scan_stops or stops)
     elif any(tool.strict for tool in settled.tools):
         strict = tuple(tool for tool in settled.tools if tool.strict)
         prepared = msgspec.structs.replace(prepared, grammar="strict", bound=strict)

@@ -1,7 +1,8 @@
 """Whether the gateway reads calls and reasoning out of the text itself, and in which dialect.
 
-An engine with a tool parser reads them; one that was started without is sent `tool_choice: "none"`, which it takes all
-the same and for which its chat template still renders the tools, and what the model then writes is read here.
+An engine is sent `tool_choice: "none"`, which it takes also without a tool parser and for which its chat template still
+renders the tools, and what the model then writes is read here. An engine with a tool parser reads calls itself unless a
+probe has seen that it leaves them in the text then; the prompt is the same, token for token.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
 from qiao.core.dialects import DIALECTS
 from qiao.policies.guided import Grammar, can_guide, key_of, may_call, must_call
 from qiao.policies.quirks import Quirks
-from qiao.profiles import Profile
+from qiao.profiles import UNKNOWN, Profile
 
 AUTO, ENGINE = "auto", "engine"
 DEFAULT_DIALECT = "hermes"
@@ -38,13 +39,42 @@ def dialect_of(profile: Profile) -> str:
 def reader(profile: Profile, quirks: Quirks, parser: str) -> str | None:
     """The dialect in which the gateway reads this server's answers; None where the server reads calls itself.
 
-    `parser`: "auto" (the engine until it turns out to have no parser), "engine", or the name of a dialect.
+    `parser`: "auto" (the engine until it turns out to have no parser, or one that can be passed by), "engine", or the
+    name of a dialect.
     """
     if parser == ENGINE:
         return None
     if parser != AUTO:
         return parser
-    return dialect_of(profile) if quirks.no_tool_parser or quirks.no_tools else None
+    if quirks.no_tool_parser or quirks.no_tools:
+        return dialect_of(profile)
+    return profile.dialect if passes_by(profile, quirks, parser) else None
+
+
+def passes_by(profile: Profile, quirks: Quirks, parser: str) -> bool:
+    """Whether the gateway reads calls by its own choice although the engine has a parser."""
+    has_parser = not (quirks.no_tool_parser or quirks.no_tools)
+    return parser == AUTO and has_parser and quirks.calls_as_text == profile.dialect
+
+
+def can_pass_by(profile: Profile) -> bool:
+    """Whether a probe can tell how an engine treats this family's calls: it has them made by a grammar."""
+    return profile.family != UNKNOWN.family and can_guide(dialect_of(profile))
+
+
+def is_left_to_engine(conversation: Conversation, quirks: Quirks) -> bool:
+    """Whether a forced call is better made by the engine's own grammar: where structural tags cannot bind it."""
+    is_forced = conversation.tool_choice.mode in ("any", "tool")
+    return is_forced and (quirks.no_structure or not quirks.structural_tags or conversation.is_prefill)
+
+
+def watched_here(conversation: Conversation) -> tuple[Conversation, tuple[str, ...]]:
+    """(what is asked of an engine that splits reasoning where calls are read from the text, its stop strings).
+
+    vLLM 0.32 doubles text behind the reasoning while it holds some back for a stop string, so they are watched for
+    here; and in a whole answer it drops a second closing tag, so that it is asked for a stream in any case.
+    """
+    return msgspec.structs.replace(conversation, stop=(), stream=True), conversation.stop
 
 
 def reads_reasoning(conversation: Conversation, profile: Profile, quirks: Quirks) -> Literal["tag", "open"] | None:

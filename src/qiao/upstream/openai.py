@@ -31,7 +31,7 @@ from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks, Remedy, features, mend
 from qiao.policies.remedies import ANSWER_TOO_LONG
 from qiao.policies.window import is_far
-from qiao.profiles import find
+from qiao.profiles import Profile, find
 from qiao.profiles.engines import target_for
 from qiao.upstream.base import Answer, Count, Lesson, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
@@ -313,6 +313,8 @@ class OpenAIUpstream:
                     opens_reasoning=found.leaves_reasoning_open,
                     no_tool_rendering=found.renders_tools is False,
                     structural_tags=found.structural_tags is True,
+                    splits_reasoning=found.splits_reasoning is True,
+                    calls_as_text=dialect if _can_pass_by(found, profile, facts) else None,
                 )
                 if found.tool_parser is None:
                     return found  # it was busy, perhaps: the next look may tell
@@ -483,6 +485,11 @@ class OpenAIUpstream:
             return prepared, conversation, target
         original = await self._counter.count(whole, target)
         return _prepared(partial(prepare, input_tokens=original.tokens), facts, served, quirks)
+
+
+def _can_pass_by(found: Findings, profile: Profile, facts: UpstreamFacts) -> bool:
+    """Whether calls are read here although the engine has a parser. Who tells no version may be anything."""
+    return facts.version is not None and found.leaves_calls_alone and text_mode.can_pass_by(profile)
 
 
 def _best(excess: Excess | None, counted: Count | None) -> int | None:

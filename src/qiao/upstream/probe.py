@@ -38,7 +38,8 @@ class Findings(msgspec.Struct, frozen=True):
     * `renders_tools`: with `tool_choice: "none"` the tools still stand in the prompt. Where they do not, they are
       written into the text.
     * `structural_tags`: answers can be bound by them.
-    * `interferes`: a call that was made in the text did not come back as text, though the engine was not to read it.
+    * `interferes`: a call that was made in the text did not come back as text, though the engine was not to read it: it
+      came as a call (`eats` False), or not at all (`eats`; vLLM 0.32 with the parsers of its newer kind, `qwen3_coder`).
     * `opens_reasoning`: the chat template writes the opening tag of the reasoning.
     * `splits_reasoning`: the engine splits reasoning off the text. `reasoning_field`: where it would put it.
     """
@@ -48,9 +49,15 @@ class Findings(msgspec.Struct, frozen=True):
     renders_tools: bool | None = None
     structural_tags: bool | None = None
     interferes: bool | None = None
+    eats: bool = False
     opens_reasoning: bool | None = None
     splits_reasoning: bool | None = None
     reasoning_field: str | None = None
+
+    @property
+    def leaves_calls_alone(self) -> bool:
+        """Calls can be read from the text although it has a parser. Proven for the dialect that was probed."""
+        return self.tool_parser is True and self.renders_tools is True and self.interferes is False
 
     @property
     def leaves_reasoning_open(self) -> bool | None:
@@ -146,6 +153,8 @@ async def _structure(
     begins = len(content) >= _FEWEST and (content.startswith(beginning) or beginning.startswith(content))
     if not begins and any(message.get(name) for name in _FIELDS):
         return findings  # a model that cannot but think; the grammar would begin behind it
+    if not content.strip() and _count(body, "completion_tokens") >= _FEWEST:
+        return msgspec.structs.replace(findings, interferes=True, eats=True)
     return msgspec.structs.replace(findings, structural_tags=begins, interferes=False if begins else None)
 
 
@@ -161,9 +170,14 @@ async def _post(
 
 
 def _prompt_tokens(body: dict[str, Any] | None) -> int | None:
+    return _count(body, "prompt_tokens") or None
+
+
+def _count(body: dict[str, Any] | None, name: str) -> int:
+    """A number of the usage; 0 where it is not told."""
     usage = (body or {}).get("usage")
-    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return tokens if isinstance(tokens, int) else None
+    tokens = usage.get(name) if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) else 0
 
 
 async def _tokenized(client: Client, asked: Conversation, target: Target) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def text_tools(
     reasoning_tags: tuple[str, str] = THINK,
     repair: bool = True,
     keep_leading_space: bool = False,
+    doubts_engine: bool = False,
 ) -> TextTools:
     """The stage for one answer.
 
@@ -55,6 +56,7 @@ def text_tools(
       written that tag already; None: do not look for any.
     * `repair` False: only calls that are right as they are count.
     * `keep_leading_space`: the answer continues a prefilled one.
+    * `doubts_engine`: an engine that splits reasoning itself may have ended it too early, see `EarlyEnd`.
     """
     made = DIALECTS[dialect] if dialect is not None and tools else None
     splitter = None
@@ -64,4 +66,5 @@ def text_tools(
         None if made is None else lambda: made(tools, repair=repair),
         splitter,
         keep_leading_space=keep_leading_space,
+        doubts_engine=doubts_engine,
     )

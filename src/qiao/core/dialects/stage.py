@@ -26,7 +26,7 @@ from qiao.core.events import (
     ToolCallStarted,
     UsageSeen,
 )
-from qiao.core.reasoning import ReasoningSplitter
+from qiao.core.reasoning import EarlyEnd, ReasoningSplitter
 from qiao.core.sequence import CUT_REASONS
 
 
@@ -36,6 +36,8 @@ class TextTools:
     * `dialect` makes a reader of calls; None: call-shaped text stays text (no tools, or the client chose none).
     * `reasoning` splits reasoning off the text; None: the engine did, or the model has none.
     * `keep_leading_space`: the answer continues a prefilled one, so white space at its beginning counts.
+    * `doubts_engine`: an engine that splits the reasoning itself may end it at the first `<tool_call>` (vLLM). Text that
+      follows the reasoning so is held until the closing tag shows that it was reasoning, or the end that it was none.
 
     A call in reasoning is not executed, unless the reasoning is never closed and the call is the last thing in an
     answer that the model ended by itself: then only the closing tag was forgotten.
@@ -47,8 +49,10 @@ class TextTools:
         reasoning: ReasoningSplitter | None,
         *,
         keep_leading_space: bool = False,
+        doubts_engine: bool = False,
     ) -> None:
         self._new_dialect = dialect
+        self._early_end = EarlyEnd() if doubts_engine and dialect is not None else None
         self._splitter = reasoning
         self._dialect: Dialect | None = None
         self._watch: _ReasoningWatch | None = None
@@ -67,13 +71,18 @@ class TextTools:
     def _take(self, event: Event, out: list[Event]) -> None:
         match event:
             case TextAdded():
-                if self._splitter is None:
+                if self._early_end is not None and self._early_end.is_behind_reasoning:
+                    self._parts(self._early_end.feed(event.text), out)
+                elif self._splitter is None:
                     self._text(event.text, out)
                 else:
                     self._parts(self._splitter.feed(event.text), out)
             case ReasoningAdded():
                 if self._splitter is not None:
                     self._parts(self._splitter.leave(), out)
+                if self._early_end is not None:
+                    self._parts(self._early_end.close(), out)
+                    self._early_end.is_behind_reasoning = True
                 self._reasoning(event.text, out)
             case ToolCallStarted():
                 self._interrupt(out)
@@ -125,12 +134,16 @@ class TextTools:
         """The engine yields a call of its own: what the text has held comes before it."""
         if self._splitter is not None:
             self._parts(self._splitter.leave(), out)
+        if self._early_end is not None:
+            self._parts(self._early_end.close(), out)
         self._end_watch(out, closed=True)
         self._end_dialect(out, cut=True)
 
     def _close(self, out: list[Event], *, cut: bool) -> None:
         if self._splitter is not None:
             self._parts(self._splitter.close(), out)
+        if self._early_end is not None:
+            self._parts(self._early_end.close(), out)
         self._end_watch(out, closed=cut)
         self._end_dialect(out, cut=cut)
         # Without calls in the text nothing but the split is ours: what the engine wrote at the end stays.
