@@ -31,21 +31,18 @@ AT_ONCE = 16
 ENOUGH = 2000
 
 RESTARTED = "qiao, server without a parser (no restart)"
-READING = "qiao `--tool-parser hermes`, server with its parser"
-ENGINE = "qiao, server with its parser"
+AUTO = "qiao, server with its parser"
+ENGINE = "qiao `--tool-parser engine`, server with its parser"
 OWN = "vLLM's own /v1/messages"
 OTHER = "LiteLLM in front of vLLM"
-READERS = (RESTARTED, READING)
-PARSED = (ENGINE, OWN, OTHER)
-CANDIDATES = (*READERS, *PARSED)
+CANDIDATES = (RESTARTED, AUTO, ENGINE, OWN, OTHER)
 
 
 class Group(NamedTuple):
-    """Cases that share their servers. `parser`: of the server that has one; `candidates`: who is asked there."""
+    """Cases that share their servers. `parser`: of the server that has one."""
 
     cases: Mapping[str, Case]
     parser: str
-    candidates: tuple[str, ...] = CANDIDATES
     flags: tuple[str, ...] = ()
 
 
@@ -61,14 +58,13 @@ Results = dict[tuple[str, str, bool], Verdict]
 
 
 def groups(cases: Mapping[str, Case]) -> list[Group]:
-    """Cases by the servers that they want. Candidates that leave the reading to the engine get the parser that fits."""
+    """Cases by the servers that they want: with the parser that fits."""
     opened = {name: case for name, case in cases.items() if case.settings.get("reasoning") == "open"}
     markup = {name: case for name, case in cases.items() if is_markup(case)}
     others = {name: case for name, case in cases.items() if name not in opened and name not in markup}
     return [
         Group(others, "hermes"),
-        Group(markup, "hermes", READERS),
-        Group(markup, "qwen3_coder", PARSED),
+        Group(markup, "qwen3_coder"),
         Group(opened, "hermes", flags=OPENING),
     ]
 
@@ -89,12 +85,18 @@ def candidates(group: Group, pool: Pool, folder: Path) -> Iterator[dict[str, Ask
                     return Asking(proxy.url, {**own, "x-api-key": proxy.key})
                 case name if name == RESTARTED:
                     bare = pool.server(Setup(parser="off", reasoning="off", flags=group.flags)).url
-                    return Asking(stack.enter_context(gateway(bare, home, key=KEY)).url, own)
+                    return Asking(probed(stack.enter_context(gateway(bare, home, key=KEY)).url), own)
                 case _:
-                    options = ("--tool-parser", "hermes") if candidate == READING else ()
-                    return Asking(stack.enter_context(gateway(parsing, home, *options, key=KEY)).url, own)
+                    options = ("--tool-parser", "engine") if candidate == ENGINE else ()
+                    return Asking(probed(stack.enter_context(gateway(parsing, home, *options, key=KEY)).url), own)
 
-        yield {name: asking(name, folder / str(number)) for number, name in enumerate(group.candidates)}
+        yield {name: asking(name, folder / str(number)) for number, name in enumerate(CANDIDATES)}
+
+
+def probed(url: str) -> str:
+    """The gateway at `url`, after it has looked at its engine."""
+    ask(url, "GET", "/readyz", limit=300.0)
+    return url
 
 
 def ask_all(group: Group, at: Mapping[str, Asking], tokenizer: str) -> Results:

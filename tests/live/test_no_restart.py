@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.core.dialects.answers import Case
-from tests.live.conftest import PARSING, Stages
+from tests.live.conftest import Stages
 from tests.live.stage import Stage, request, spoken, text_of
 from tests.live.test_tools import TOOLS, WEATHER, calls_of
 from tests.live.tricky_texts import all_cases, asked, heard, is_markup, judged, thinks, tokens_of
@@ -19,10 +19,14 @@ from tests.live.vllm.script import call, marker, said
 from tests.live.vllm.server import OPENING, Setup
 from tests.support import mcp_server
 from tests.support.claude_code import ClaudeCode
+from tests.support.plain_http import ask
 from tests.support.tap import Exchange
 
 CASES = all_cases()
 OPENED = [name for name, case in CASES.items() if case.settings.get("reasoning") == "open"]
+UNMARKED = ("A6", "A31")
+"""A model that was asked to think and wrote no tag: to an engine with a reasoning parser all of it is reasoning."""
+
 AT_ONCE = 6
 ADAPTIVE = {"type": "adaptive"}
 
@@ -56,13 +60,16 @@ def test_every_text_with_thinking_on(bare: Stage) -> None:
     assert not_right(bare, cases, thinking=True) == []
 
 
-@pytest.mark.timeout(600)
-def test_a_server_with_a_parser_is_read_the_same_way(stages: Stages) -> None:
-    """Its hermes parser leaves the text alone where no call is wanted. Thinking is off: with a reasoning parser, an
-    answer that never closes its reasoning is all reasoning."""
-    stage = stages(PARSING, "--tool-parser", "hermes")
-    cases = {name: case for name, case in CASES.items() if name not in OPENED}
-    assert not_right(stage, cases, thinking=False) == []
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("thinking", [None, False], ids=["as the case says", "thinking off"])
+def test_a_server_with_a_parser_is_read_the_same_way(stage: Stage, thinking: bool | None) -> None:
+    """Its hermes parser leaves the text alone where no call is wanted, and the gateway finds that out."""
+    found = ask(stage.url, "GET", "/readyz").json["tools"]
+    assert (found["read_by"], found["dialect"], found["engine_parser"]) == ("qiao", "hermes", True)
+    left_out = OPENED if thinking is False else [*OPENED, *UNMARKED]
+    cases = {name: case for name, case in CASES.items() if name not in left_out}
+    assert not_right(stage, cases, thinking=thinking) == []
+    assert {chat.asked["tool_choice"] for chat in stage.chats() if "tool_choice" in chat.asked} == {"none"}
 
 
 @pytest.mark.timeout(600)
