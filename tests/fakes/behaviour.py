@@ -16,7 +16,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     * `no_tools`: it refuses tools altogether.
     * `schemas`: takes a schema for the answer.
     * `structural_tags`: takes them as `response_format`. `eats_calls`: its parser makes calls of text although it was
-      told not to.
+      told not to. `swallows_calls`: it drops such text from a whole answer.
     * `reasoning_parser`: without one, reasoning comes as `<think>` text.
     * `opens_reasoning`: its template writes `<think>` itself.
     * `system_anywhere`: False is a chat template that refuses system messages after the first.
@@ -36,6 +36,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     schemas: bool = True
     structural_tags: bool = True
     eats_calls: bool = False
+    swallows_calls: bool = False
     reasoning_parser: bool = True
     opens_reasoning: bool = False
     system_anywhere: bool = True

@@ -144,8 +144,8 @@ def stages(_opened: Stages) -> Iterator[Stages]:
 
 @pytest.fixture
 def stage(stages: Stages) -> Stage:
-    """The plain stage: one model, as vLLM serves it."""
-    return stages()
+    """The plain stage: one model, as vLLM serves it; its parser reads the calls."""
+    return stages(MODEL, "--tool-parser", "engine")
 
 
 @pytest.fixture(scope="session", params=list(sdk.commands()))

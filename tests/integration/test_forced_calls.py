@@ -219,7 +219,7 @@ def test_special_tokens_come_through(stages: Stages) -> None:
 
 def test_counting_a_strict_tool_whose_schema_is_refused(stages: Stages) -> None:
     """On a server that reads calls itself, `strict` is a word of the prompt, and the refused schema's is left out."""
-    stage = stages("qwen3-235b", behaviour=Behaviour(), apart="count strict")
+    stage = stages("qwen3-235b", "--tool-parser", "engine", behaviour=Behaviour(), apart="count strict")
     stage.refusals = True
     body = asked("Hello.", tools=[{**DANGLING, "strict": True}, {**WEATHER, "name": "good", "strict": True}])
     question = {name: body[name] for name in ("model", "messages", "tools")}

@@ -278,7 +278,7 @@ def test_readyz_says_who_reads_calls_and_why(bare: Stage, stage: Stage) -> None:
     assert found["reasoning_field"] == "reasoning"
     found = tools_of(stage)
     assert (found["read_by"], found["dialect"], found["engine_parser"]) == ("engine", None, True)
-    assert found["why"] is None
+    assert found["why"] == "--tool-parser engine"
 
 
 def test_the_first_user_waits_for_no_healing(stages: Stages) -> None:
@@ -331,5 +331,78 @@ def test_other_advice(stages: Stages) -> None:
     assert "the engine has no tool parser" in tools_of(stage)["advice"][0]
     stage = stages("devstral-small", "--tool-parser", "mistral", behaviour=Behaviour())
     assert "Mistral tokenizer" in tools_of(stage)["advice"][0]
-    stage = stages("qwen3-235b", "--guided-tools", behaviour=Behaviour())
+    stage = stages("qwen3-235b", "--guided-tools", "--tool-parser", "engine", behaviour=Behaviour())
     assert tools_of(stage)["advice"][0].startswith("--guided-tools has no effect: the engine reads the calls")
+
+
+# -- a server with a parser -------------------------------------------------------------------------------------------
+
+
+def begun(stages: Stages, model: str, behaviour: Behaviour, *arguments: str, apart: str = "") -> Stage:
+    """The probe is over."""
+    stage = stages(model, *arguments, behaviour=behaviour, apart=apart)
+    tools_of(stage)
+    stage.engine.forget()
+    return stage
+
+
+def test_a_parser_that_leaves_calls_alone_is_passed_by(stages: Stages) -> None:
+    """By itself: the same tools in the same prompt, and what the parser would lose is there."""
+    stage = begun(stages, "qwen3-235b", Behaviour())
+    found = tools_of(stage)
+    assert (found["read_by"], found["dialect"], found["engine_parser"]) == ("qiao", "hermes", True)
+    assert (found["interferes"], found["advice"]) == (False, [])
+    assert found["why"].startswith("the engine's parser leaves calls (hermes) in the text")
+    body = asked(step("Before. ", call("get_weather", city="Paris"), " After.")) | {"model": "qwen3-235b"}
+    message = both(stage, body)
+    assert essence(message) == [{"type": "text", "text": "Before."}, PARIS, {"type": "text", "text": "After."}]
+    assert "read from the text, hermes (past the engine's parser)" in post(stage, body).headers["x-qiao-notes"]
+    sent = stage.engine.chats[-1]
+    assert (sent.body["tool_choice"], [tool["function"]["name"] for tool in sent.body["tools"]]) == (
+        "none",
+        ["get_weather", "get_time"],
+    )
+    trusted = begun(stages, "qwen3-235b", Behaviour(), "--tool-parser", "engine")
+    post(trusted, body)
+    assert trusted.engine.chats[-1].prompt == sent.prompt
+    assert "tool_choice" not in trusted.engine.chats[-1].body or trusted.engine.chats[-1].body["tool_choice"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "behaviour", "why"),
+    [
+        ("swallows", "qwen3-235b", Behaviour(swallows_calls=True), "takes calls out of the text"),
+        ("eats", "qwen3-235b", Behaviour(eats_calls=True), "makes calls of the text"),
+        ("hides", "qwen3-235b", Behaviour(renders_tools=False), "the prompt does not list the tools"),
+        ("no tags", "qwen3-235b", Behaviour(structural_tags=False), "could not be found out"),
+        ("unknown", "small-7b", Behaviour(), "was not put to the test"),
+        ("untested", "kimi-k2-instruct", Behaviour(), "was not put to the test"),
+        ("ray", "qwen3-235b", Behaviour(server="ray"), "could not be found out"),
+    ],
+)
+def test_a_parser_that_is_trusted(stages: Stages, name: str, model: str, behaviour: Behaviour, why: str) -> None:
+    """Where the probe has not seen that the text can be read."""
+    stage = begun(stages, model, behaviour, apart=name)
+    found = tools_of(stage)
+    assert (found["read_by"], found["dialect"], found["engine_parser"]) == ("engine", None, True)
+    assert why in found["why"]
+    assert [advice for advice in found["advice"] if "start it without --tool-call-parser" in advice] == (
+        found["advice"] if name == "swallows" else []
+    )
+    message = both(stage, asked(step(call("get_weather", city="Paris"))) | {"model": model})
+    assert essence(message) == [PARIS]
+    assert all(chat.body.get("tool_choice", "auto") == "auto" for chat in stage.engine.chats)
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}], ids=["any", "named"])
+def test_a_forced_call_keeps_the_stronger_grammar(stages: Stages, choice: dict[str, Any]) -> None:
+    """Structural tags bind the arguments to the schema; where this request's make no grammar, the engine's own does."""
+    stage = begun(stages, "qwen3-235b", Behaviour(), apart="forced")
+    body = asked(step(call("get_weather", city="Paris"))) | {"model": "qwen3-235b", "tool_choice": choice}
+    assert essence(both(stage, body)) == [PARIS]
+    assert {chat.body["response_format"]["type"] for chat in stage.engine.chats} == {"structural_tag"}
+    prefilled = {**body, "messages": [*body["messages"], {"role": "assistant", "content": "So:"}]}
+    stage.engine.forget()
+    assert essence(post(stage, prefilled).json) == [PARIS]
+    (chat,) = stage.engine.chats
+    assert chat.body["tool_choice"] != "none"

@@ -49,7 +49,7 @@ def test_readyz_says_who_writes_tools(deaf: Stage, stages: Stages) -> None:
     assert (found["tools_rendered"], found["tools_written_by"], found["read_by"]) == (False, "qiao", "qiao")
     found = tools_of(stages("no-parser"))
     assert (found["tools_rendered"], found["tools_written_by"]) == (True, "template")
-    found = tools_of(stages())
+    found = tools_of(stages("qwen3-235b", "--tool-parser", "engine"))
     assert (found["tools_rendered"], found["tools_written_by"]) == (True, None)
 
 

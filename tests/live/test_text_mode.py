@@ -217,7 +217,7 @@ def test_a_parser_passed_by(stages: Stages) -> None:
 
 
 def test_counting_a_strict_tool_whose_schema_is_refused(stages: Stages) -> None:
-    stage = stages(apart="count strict")
+    stage = stages(Setup(), "--tool-parser", "engine", apart="count strict")
     tools = [{"name": "odd", "input_schema": DANGLING, "strict": True}, {**WEATHER, "strict": True}]
     prompt = "Hi. " + marker("Hello.")
     counted = stage.count(prompt, tools=tools)

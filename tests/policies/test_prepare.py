@@ -138,3 +138,42 @@ def test_the_client_s_own_value_is_not_changed() -> None:
     before = repr(asked)
     prepare(asked, QWEN3, target=TARGET)
     assert repr(asked) == before
+
+
+# -- a server that has a tool parser ----------------------------------------------------------------------------------
+
+PASSED = Quirks(calls_as_text="hermes", structural_tags=True, splits_reasoning=True)
+WEATHER = Tool("get_weather")
+
+
+def test_calls_are_read_past_a_parser_that_leaves_them_alone() -> None:
+    asked = conversation(tools=(WEATHER,), stop=("END",))
+    found = prepare(asked, QWEN3, target=TARGET, quirks=PASSED)
+    assert (found.dialect, found.conversation.tool_choice.mode) == ("hermes", "none")
+    assert "tools: read from the text, hermes (past the engine's parser)" in found.notes
+    # What holds text back is watched for here, and in a stream.
+    assert (found.conversation.stop, found.scan_stops, found.conversation.stream) == ((), ("END",), True)
+    for profile, quirks, parser in (
+        (QWEN3, PASSED, "engine"),
+        (QWEN3, Quirks(structural_tags=True), "auto"),
+        (find("qwen3-coder-30b"), PASSED, "auto"),
+        (find("unheard-of"), PASSED, "auto"),
+        (find("unheard-of"), Quirks(), "auto"),
+    ):
+        found = prepare(asked, profile, target=TARGET, quirks=quirks, switches=Switches(tool_parser=parser))
+        assert (found.dialect, found.conversation.tool_choice.mode) == (None, "auto"), (profile.family, parser)
+        assert (found.conversation.stop, found.scan_stops, found.conversation.stream) == (("END",), (), False)
+
+
+@pytest.mark.parametrize("mode", ["any", "tool"])
+def test_a_forced_call_is_left_to_the_engine_where_no_tag_binds_it(mode: Any) -> None:
+    asked = conversation(tools=(WEATHER,), tool_choice=ToolChoice(mode, name="get_weather"))
+    found = prepare(asked, QWEN3, target=TARGET, quirks=PASSED)
+    assert (found.grammar, found.conversation.tool_choice.mode) == ("tags", "none")
+    for quirks, turns in (
+        (msgspec.structs.replace(PASSED, no_structure=True), asked.turns),
+        (PASSED, (*asked.turns, assistant("So:"))),
+    ):
+        found = prepare(msgspec.structs.replace(asked, turns=turns), QWEN3, target=TARGET, quirks=quirks)
+        assert (found.dialect, found.conversation.tool_choice.mode) == (None, mode)
+        assert "tool_choice: left to the engine's own grammar" in found.notes

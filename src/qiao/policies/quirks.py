@@ -20,8 +20,8 @@ class Quirks(msgspec.Struct, frozen=True):
     * `no_stream_options`, `no_continuous_usage`: it does not know `stream_options`, or only the usage in every chunk.
     * `no_tool_choice`: it does not take `tool_choice`, or not with these schemas; the model decides.
     * `no_tool_parser`: it was started without a tool parser: only `tool_choice: "none"` works and calls come as text.
-    * `calls_as_text`: it has a tool parser, but where no call is to be made (`tool_choice: "none"`), calls in this dialect
-      come through as text and its prompt lists the tools: seen by a probe.
+    * `calls_as_text`: it has a tool parser, but where no call is to be made (`tool_choice: "none"`), calls in this
+      dialect come through as text and its prompt lists the tools: seen by a probe.
     * `splits_reasoning`: it has a reasoning parser: seen by a probe.
     * `no_tool_rendering`: with `tool_choice: "none"` its prompt does not list the tools.
     * `opens_reasoning`: its chat template opens the reasoning, and nothing in the answer marks it; None: unknown.

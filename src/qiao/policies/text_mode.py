@@ -53,8 +53,9 @@ def reader(profile: Profile, quirks: Quirks, parser: str) -> str | None:
 
 def passes_by(profile: Profile, quirks: Quirks, parser: str) -> bool:
     """Whether the gateway reads calls by its own choice although the engine has a parser."""
-    has_parser = not (quirks.no_tool_parser or quirks.no_tools)
-    return parser == AUTO and has_parser and quirks.calls_as_text == profile.dialect
+    if parser != AUTO or quirks.no_tool_parser or quirks.no_tools:
+        return False
+    return quirks.calls_as_text is not None and quirks.calls_as_text == profile.dialect
 
 
 def can_pass_by(profile: Profile) -> bool:

@@ -38,8 +38,8 @@ class Findings(msgspec.Struct, frozen=True):
     * `renders_tools`: with `tool_choice: "none"` the tools still stand in the prompt. Where they do not, they are
       written into the text.
     * `structural_tags`: answers can be bound by them.
-    * `interferes`: a call that was made in the text did not come back as text, though the engine was not to read it: it
-      came as a call (`eats` False), or not at all (`eats`; vLLM 0.32 with the parsers of its newer kind, `qwen3_coder`).
+    * `interferes`: a call that was made in the text did not come back as text, though the engine was not to read it.
+      `eats`: it did not come at all (vLLM 0.32 with a parser of its newer kind, as `qwen3_coder`).
     * `opens_reasoning`: the chat template writes the opening tag of the reasoning.
     * `splits_reasoning`: the engine splits reasoning off the text. `reasoning_field`: where it would put it.
     """

@@ -287,8 +287,11 @@ def main() -> None:
             entries.append({"setup": asdict(setup), "port": server.port, "pid": server.pid, "log": str(server.log)})
             path.write_text(json.dumps(entries), "utf-8")
             print(f"{setup} is ready after {server.seconds_to_start:.0f} s: {server.url}", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    path.unlink()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # by which the pool ends its servers
+        try:
+            signal.pause()
+        except (KeyboardInterrupt, SystemExit):
+            path.unlink()
 
 
 if __name__ == "__main__":

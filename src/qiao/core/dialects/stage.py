@@ -36,8 +36,8 @@ class TextTools:
     * `dialect` makes a reader of calls; None: call-shaped text stays text (no tools, or the client chose none).
     * `reasoning` splits reasoning off the text; None: the engine did, or the model has none.
     * `keep_leading_space`: the answer continues a prefilled one, so white space at its beginning counts.
-    * `doubts_engine`: an engine that splits the reasoning itself may end it at the first `<tool_call>` (vLLM). Text that
-      follows the reasoning so is held until the closing tag shows that it was reasoning, or the end that it was none.
+    * `doubts_engine`: an engine that splits the reasoning itself may end it at the first `<tool_call>` (vLLM); what
+      follows so is held until the closing tag shows that it was reasoning, or the end that it was none.
 
     A call in reasoning is not executed, unless the reasoning is never closed and the call is the last thing in an
     answer that the model ended by itself: then only the closing tag was forgotten.
