@@ -167,7 +167,7 @@ class Tools(msgspec.Struct, frozen=True):
             "json",
         ],
         About(
-            "who reads tool calls: the engine, or qiao in this dialect; auto: qiao if the engine has no parser",
+            "who reads tool calls: the engine, or qiao in this dialect; auto: qiao wherever it can read the text",
             flag="--tool-parser",
             metavar="NAME",
         ),
