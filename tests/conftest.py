@@ -1,11 +1,17 @@
-"""For all tests: how Hypothesis draws its examples, and which tests run only when asked.
+"""For all tests: how Hypothesis draws its examples, which tests run only when asked, and who left something open.
 
 Laws are about what is true, not about how busy the machine is: no deadline. And a run says the same today and tomorrow:
 the examples are derived from the test, so that a failure always belongs to a change. For a search with new ones:
 `pytest --hypothesis-profile=search`.
+
+A socket, a file or a task that nobody closed is an error, but one that Python finds when it collects garbage, which is
+at some later time. So each module collects its own, and is the one that fails.
 """
 
 from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -23,3 +29,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if waiting:
         config.hook.pytest_deselected(items=waiting)
         items[:] = [item for item in items if item not in waiting]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was imported stays; it is not looked through again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_is_found_where_it_was_left() -> Iterator[None]:
+    """Entered before all fixtures of the module, and so left after them."""
+    yield
+    gc.collect()

@@ -124,6 +124,7 @@ class Tap:
                 await writer.drain()
 
         ways = {asyncio.ensure_future(upward()), asyncio.ensure_future(downward())}
+        abrupt = True
         try:
             done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             abrupt = any(way.exception() is not None for way in done)
@@ -131,12 +132,12 @@ class Tap:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-        connection.is_over = True
-        for side in (writer, downstream):
-            if abrupt:
-                side.transport.abort()
-            else:
-                side.close()
+            connection.is_over = True
+            for side in (writer, downstream):
+                if abrupt:
+                    side.transport.abort()
+                else:
+                    side.close()
 
 
 @contextlib.asynccontextmanager
