@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import web
 
+from tests.support.listening import listening
+
 Answers = Mapping[str, tuple[int, str | bytes]]
 """Status and body by `METHOD /path`, or by `stream` for a message that was asked for as a stream."""
 
@@ -26,11 +28,5 @@ async def answering(answers: Answers) -> AsyncIterator[str]:
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}"
-    finally:
-        await runner.cleanup()
+    async with listening(runner) as url:
+        yield url

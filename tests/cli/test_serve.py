@@ -74,7 +74,7 @@ def test_a_signal_ends_it_cleanly(person: Person, number: signal.Signals) -> Non
         before = time.monotonic()
         process.send_signal(number)
         assert process.wait(10) == 0
-        assert time.monotonic() - before < 3
+        assert time.monotonic() - before < 5
         assert process.stderr is not None
         assert process.stderr.read() == "note: Stopped.\n"
 
@@ -115,7 +115,7 @@ def test_help_is_quick_and_loads_no_server(person: Person) -> None:
     def load(*arguments: str) -> tuple[float, set[str]]:
         before = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "qiao", *arguments],
+            [sys.executable, "-X", "importtime", *arguments],
             env=person.environment,
             capture_output=True,
             encoding="utf-8",
@@ -125,10 +125,11 @@ def test_help_is_quick_and_loads_no_server(person: Person) -> None:
         names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
         return time.perf_counter() - before, names
 
-    load("--help")
-    seconds, modules = min((load("--help") for _ in range(3)), key=lambda each: each[0])
+    load("-m", "qiao", "--help")
+    seconds, modules = min((load("-m", "qiao", "--help") for _ in range(3)), key=lambda each: each[0])
     assert not {"aiohttp", "uvloop", "asyncio", "prometheus_client", "pypdf"} & modules
-    assert seconds < 0.6, "0.15 s on a quiet machine"
+    bare, _ = min((load("-c", "") for _ in range(3)), key=lambda each: each[0])
+    assert seconds < 0.5 + 5 * bare, "0.15 s on a quiet machine, and 0.03 s for Python alone"
 
 
 def test_the_table_of_commands_agrees_with_the_commands(person: Person) -> None:

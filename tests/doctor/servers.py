@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.support.listening import listening
+
 
 @contextlib.asynccontextmanager
 async def answering(
@@ -21,15 +23,8 @@ async def answering(
             return web.Response(status=status, text=body, headers=headers)
         return web.json_response(body, status=status, headers=headers)
 
-    runner = web.ServerRunner(web.Server(answer))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}"
-    finally:
-        await runner.cleanup()
+    async with listening(web.ServerRunner(web.Server(answer))) as url:
+        yield url
 
 
 LITELLM_HEADERS = {"x-litellm-version": "1.109.1", "x-litellm-call-id": "0"}

@@ -40,6 +40,7 @@ from tests.fakes.answers import (
 from tests.fakes.behaviour import MODELS, Behaviour
 from tests.fakes.prompt import PrefixCache, count, render, tokens
 from tests.fakes.script import Break, Pause, Step, find, marker
+from tests.support.listening import listening
 
 LARGEST_BODY = 64 * 2**20
 
@@ -423,14 +424,8 @@ async def _hang_up(http: web.Request, *, abruptly: bool) -> None:
 async def serving(engine: FakeEngine, *, port: int = 0) -> AsyncIterator[str]:
     """Serve `engine` on the loopback address; yields its base URL, without `/v1`."""
     runner = web.AppRunner(engine.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", port)
-        await site.start()
-        host, bound = runner.addresses[0][:2]
-        yield f"http://{host}:{bound}"
-    finally:
-        await runner.cleanup()
+    async with listening(runner, port=port) as url:
+        yield url
 
 
 async def _run(port: int, names: list[str]) -> None:

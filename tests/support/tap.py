@@ -100,6 +100,9 @@ class Tap:
         self._open.add(writer)
         try:
             await self._relay(connection, reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         finally:
             self._open.discard(writer)
 

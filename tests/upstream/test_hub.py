@@ -14,6 +14,7 @@ from aiohttp import web
 
 from qiao.errors import ConfigurationError, StartError
 from qiao.upstream.hub import Hub, HubFile, choose, parse
+from tests.support.listening import listening
 from tests.support.partial import send_from
 
 CONTENT = bytes(range(251)) * 20_000
@@ -67,15 +68,8 @@ async def serving(server: FileServer) -> AsyncIterator[FileServer]:
     app = web.Application()
     app.router.add_get("/api/models/{repository:.+}/tree/main", server.tree)
     app.router.add_get("/{repository:.+}/resolve/main/{path}", server.file)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with listening(web.AppRunner(app)) as server.url:
         yield server
-    finally:
-        await runner.cleanup()
 
 
 async def fetch(server: FileServer, folder: Path, name: str = REPOSITORY, token: str | None = None) -> Path:

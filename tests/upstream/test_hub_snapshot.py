@@ -20,6 +20,7 @@ from qiao.errors import StartError
 from qiao.upstream.hub import Hub, is_finished, needed
 from qiao.upstream.hub_cache import cache_folder, cached
 from qiao.upstream.hub_routes import HubFile, HubKind, kind_of
+from tests.support.listening import listening
 from tests.support.partial import send_from
 
 REPOSITORY = "org/Tiny-8B"
@@ -91,15 +92,8 @@ async def serving(server: HubServer) -> AsyncIterator[HubServer]:
     else:
         app.router.add_get("/api/models/{repository:.+}/tree/main", server.tree)
         app.router.add_get("/{owner}/{name}/resolve/main/{path:.+}", server.file)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with listening(web.AppRunner(app)) as server.url:
         yield server
-    finally:
-        await runner.cleanup()
 
 
 async def fetch(server: HubServer, folder: Path, seen: list[tuple[int, int]] | None = None) -> Path:
