@@ -378,6 +378,27 @@ def test_ray_gets_the_same_engine(one: Plan, several: Plan) -> None:
         assert "host" not in keywords
 
 
+def test_a_stretched_window_goes_through_every_format() -> None:
+    """Its flags have names with dots: words for a shell, fields of a field for Ray."""
+    plan = a_plan(gpus="4xH100", model="qwen3-32b", window=131_072)
+    fields = [word for word in plan.arguments if word.startswith("--hf-overrides.")]
+    assert len(fields) == 5
+    for name in ("shell", "powershell", "systemd", "compose", "kubernetes"):
+        written = "\n".join(render(plan, name).values())
+        assert all(field in written for field in fields), name
+    found = yaml.safe_load(render(plan, "ray")["serve_config.yaml"])
+    keywords = found["applications"][0]["args"]["llm_configs"][0]["engine_kwargs"]
+    assert keywords["hf_overrides"] == {
+        "max_position_embeddings": 131_072,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1_000_000,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32_768,
+        },
+    }
+
+
 def test_ray_refuses_what_it_starts_otherwise() -> None:
     plan = a_plan(gpus="8xH100", model="qwen3-next")
     assert plan.division.data > 1

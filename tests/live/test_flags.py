@@ -10,7 +10,7 @@ import pytest
 
 from qiao.planner import catalogue
 from qiao.planner.plan import Plan
-from tests.live.vllm.install import OLDER, VERSION, older_folder
+from tests.live.vllm.install import MODEL, OLDER, VERSION, older_folder
 from tests.live.vllm.server import ENVIRONMENT, absence
 from tests.planner.cases import FOLDER, made
 
@@ -25,6 +25,7 @@ def plans(version: str) -> list[list[str]]:
     wishes += [
         {"nodes": "2x8xH100-80G", "model": "qwen3-coder-480b"},
         {"nodes": "2x8xA100-40G", "preference": "quality"},
+        {"gpus": "8xH100", "model": "qwen3-32b", "window": 131_072},
     ]
     found = []
     for wish in wishes:
@@ -32,6 +33,17 @@ def plans(version: str) -> list[list[str]]:
         if isinstance(outcome, Plan):
             found.append(list(outcome.arguments))
     return found
+
+
+# The configuration that the engine makes of its arguments, for the model of this suite.
+CONFIGURED = """
+import json, sys
+from vllm.engine.arg_utils import EngineArgs
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+asked = EngineArgs.add_cli_args(FlexibleArgumentParser()).parse_args(sys.argv[1:])
+made = EngineArgs.from_cli_args(asked).create_model_config()
+print(json.dumps({"window": made.max_model_len, **made.hf_config.rope_parameters}))
+"""
 
 
 @pytest.mark.parametrize("version", [VERSION, OLDER])
@@ -62,3 +74,44 @@ def test_the_real_parser_takes_every_plan(version: str) -> None:
     assert told["version"].startswith(version)
     assert told["parsed"] == len(asked)
     assert told["flags"] == (FOLDER / "flags" / f"{version}.txt").read_text("utf-8").splitlines()
+
+
+@pytest.mark.parametrize("version", [VERSION, OLDER])
+def test_the_real_configuration_is_stretched(version: str, tmp_path: Path) -> None:
+    """By the fields that a plan gives, one by one; the suite's model has the window of Qwen3."""
+    reason = absence()
+    if reason is not None:
+        pytest.skip(reason)
+    older = older_folder()
+    if version == OLDER and not older.exists():
+        pytest.skip(f"no vLLM {OLDER} in {older.name}: run `make live`, which unpacks it")
+    plan = made(gpus="8xH100", model="qwen3-32b", window=131_072, vllm_version=version)
+    assert isinstance(plan, Plan)
+    words = list(plan.arguments)
+    stretching = [
+        word for at, name in enumerate(words) if name.startswith("--hf-overrides.") for word in words[at : at + 2]
+    ]
+    assert len(stretching) == 10
+    window = ["--max-model-len", str(plan.window)]
+    done = subprocess.run(
+        [ENVIRONMENT / "bin" / "python", "-c", CONFIGURED, "--model", ENVIRONMENT / MODEL, *window, *stretching],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "HF_HUB_OFFLINE": "1",
+            **({"PYTHONPATH": str(older)} if version == OLDER else {}),
+        },
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told == {
+        "window": 131_072,
+        "rope_type": "yarn",
+        "rope_theta": 1_000_000,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32_768,
+    }

@@ -5,6 +5,8 @@ What is only arithmetic stands in tests/golden/plans; here is what a plan decide
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from qiao.planner.explain import as_json
@@ -138,10 +140,36 @@ def test_the_window_is_what_memory_allows() -> None:
     assert "as many as the memory allows" in reason(small, "--max-model-len")
 
 
-def test_a_window_beyond_the_native_one_is_refused() -> None:
-    outcome = made(gpus="8xH100", model="qwen3-32b", window=131_072)
+def _refused(name: str, window: int, **more: str) -> str:
+    outcome = made(gpus="8xH100", model=name, window=window, **more)
     assert not isinstance(outcome, Plan)
-    assert "40,960" in outcome.message
+    return outcome.message
+
+
+def test_a_window_beyond_the_native_one_is_refused() -> None:
+    for name, window in (("qwen3-32b", 262_144), ("qwen3-1.7b", 131_072), ("qwen3-235b", 300_000)):
+        assert "was trained for" in _refused(name, window)
+    assert "goes to 131,072 by YaRN" in _refused("qwen3-32b", 262_144)
+    assert "with vLLM 0.24 and later" in _refused("qwen3-32b", 131_072, vllm_version="0.16")
+
+
+@pytest.mark.parametrize(("window", "factor"), [(65_536, "2.0"), (65_537, "4.0"), (131_072, "4.0")])
+def test_a_window_beyond_the_native_one_is_reached_by_yarn(window: int, factor: str) -> None:
+    made_plan = a_plan(gpus="8xH100", model="qwen3-32b", window=window)
+    words = made_plan.arguments
+    told = {name: value for name, value in itertools.pairwise(words) if name.startswith("--hf-overrides.")}
+    assert told["--hf-overrides.rope_parameters.factor"] == factor
+    assert told["--hf-overrides.rope_parameters.rope_type"] == "yarn"
+    assert int(told["--hf-overrides.max_position_embeddings"]) == 32_768 * float(factor) >= window
+    assert "stretched_window" in {warning.code for warning in made_plan.warnings}
+    assert "YaRN" in reason(made_plan, "--max-model-len")
+
+
+def test_a_window_that_the_model_was_trained_for_is_not_stretched() -> None:
+    for window in (None, 40_960):
+        made_plan = a_plan(gpus="8xH100", model="qwen3-32b", window=window)
+        assert made_plan.window == 40_960
+        assert not [word for word in made_plan.arguments if word.startswith("--hf-overrides")]
 
 
 def test_prefix_caching_and_token_details_are_on() -> None:
@@ -201,6 +229,7 @@ def test_what_a_plan_writes_has_no_fault() -> None:
     for name in ("qwen3-235b", "qwen3-235b-thinking", "qwen3-coder-30b", "qwen3.8-27b"):
         plan = a_plan(gpus="8xH100", model=name)
         assert review(" ".join(plan.command)) == ()
+    assert review(" ".join(a_plan(gpus="8xH100", model="qwen3-32b", window=131_072).command)) == ()
 
 
 @pytest.mark.parametrize("text", ["", "#", "--model", "vllm serve", "echo hello\n" * 3, "--max-model-len x"])

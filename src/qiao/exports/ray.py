@@ -76,13 +76,22 @@ def _keywords(plan: Plan) -> dict[str, Node]:
     while index < len(words):
         name = words[index].removeprefix("--").replace("-", "_")
         if index + 1 < len(words) and not words[index + 1].startswith("--"):
-            found[name] = _value(words[index + 1])
+            _put(found, name.split("."), _value(words[index + 1]))
             index += 2
         else:
             found[name] = True
             index += 1
     found["distributed_executor_backend"] = "ray"
     return found
+
+
+def _put(into: dict[str, Node], path: list[str], value: Node) -> None:
+    """A flag with dots in its name is a field of a field."""
+    for name in path[:-1]:
+        inner = into.setdefault(name, {})
+        assert isinstance(inner, dict)
+        into = inner
+    into[path[-1]] = value
 
 
 def _value(word: str) -> Node:

@@ -66,6 +66,8 @@ def _arguments(request: Request, fit: Fit, served: str, tools: str | None, reaso
     if fit.layout.nodes > 1:
         words += ["--distributed-executor-backend", "mp", "--nnodes", str(fit.layout.nodes)]
     words += ["--max-model-len", str(fit.window), "--max-num-seqs", str(load.sequences)]
+    if fit.model.stretch is not None and fit.window > fit.model.window:
+        words += vllm.stretched(fit.model.stretch, fit.window)
     words += ["--max-num-batched-tokens", str(load.batch_tokens)]
     words += ["--gpu-memory-utilization", f"{load.utilisation:g}"]
     if load.cache_type != "auto":
@@ -191,6 +193,14 @@ def _experts(fit: Fit, tried: Layouts) -> Iterator[Reason]:
 
 def _window(request: Request, fit: Fit) -> Reason:
     model = fit.model
+    if model.stretch is not None and fit.window > model.window:
+        return Reason(
+            about="--max-model-len",
+            text=f"{fit.window:,}, beyond the {model.window:,} tokens that it was trained for, by YaRN with the factor "
+            f"{model.stretch.factor(fit.window):g}; {fit.tokens:,} tokens fit, {fit.concurrency:.2f} conversations of "
+            "that length at once",
+            source=model.stretch.source,
+        )
     text = f"{fit.window:,} of the {model.window:,} tokens that it was trained for"
     if fit.window < model.window and request.goal.window is None:
         text += ", as many as the memory allows"
@@ -206,6 +216,13 @@ def _warnings(request: Request, fit: Fit, profile: Profile) -> Iterator[Warned]:
             code="small_window",
             text=f"A window of {fit.window:,} tokens is too small for Claude Code, whose first request already takes "
             f"20,000 to 40,000; {USEFUL_WINDOW:,} is the least to work with.",
+        )
+    if fit.model.stretch is not None and fit.window > fit.model.window:
+        yield Warned(
+            code="stretched_window",
+            text=f"The window goes beyond the {fit.model.window:,} tokens that the model was trained for, by YaRN. "
+            "vLLM applies it to texts of every length, and short ones may get worse answers: its makers advise it only "
+            f"where long texts are usual ({fit.model.stretch.source.partition(',')[0]}).",
         )
     for remark in remarks(fit.model, fit.layout.division, _gpu(request)):
         yield Warned(code="remark", text=f"{remark.text[0].upper()}{remark.text[1:]} ({remark.source}).")

@@ -54,7 +54,9 @@ def facts(family: Family, checkpoint: Checkpoint) -> ModelFacts:
     if checkpoint.published_bytes is not None:
         fields["published_bytes"] = checkpoint.published_bytes
     model = read_fields(fields, checkpoint.repository, sources=(family.source, checkpoint.source))
-    return msgspec.structs.replace(model, quantisation=checkpoint.quantisation, remote_code=family.remote_code)
+    return msgspec.structs.replace(
+        model, quantisation=checkpoint.quantisation, remote_code=family.remote_code, stretch=family.stretch
+    )
 
 
 def names() -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from qiao.planner.family import Checkpoint, Family
+from qiao.planner.model import Stretch
 from qiao.planner.quantisation import AWQ, FP8_BLOCKS, GPTQ, NVFP4
 
 _SHAPES = "config.json (aiconfigurator)"
@@ -155,6 +156,10 @@ def _nvfp4(repository: str, published: int | None = None, source: str = _CARD) -
 
 _INDEX_235B = "config.json and index total 470,187,269,120 bytes of Qwen3-235B-A22B, the same shapes"
 _SHORT = {"max_position_embeddings": 40960}
+# Of the models of April 2025 from 4B on; those of 2507 have their long window by training, 0.6B and 1.7B have none.
+_YARN = Stretch(
+    window=131_072, original=32_768, base=1_000_000, source="model card, Processing Long Texts; rope_theta: config.json"
+)
 
 QWEN3_235B = Family(
     name="qwen3-235b",
@@ -193,6 +198,7 @@ QWEN3_235B_HYBRID = Family(
     name="qwen3-235b-a22b",
     parameters=235_093_634_560,
     config=_moe(4096, 94, 64, 4, experts=128, active=8, width=1536, window=40960),
+    stretch=_YARN,
     checkpoints=(
         _fp8("Qwen/Qwen3-235B-A22B-FP8"),
         _plain(
@@ -228,6 +234,7 @@ QWEN3_30B = tuple(
         config=_THIRTY | changes,
         checkpoints=checkpoints,
         source=_SHAPES,
+        stretch=_YARN if changes is _SHORT else None,
     )
     for name, aliases, changes, checkpoints in (
         (
@@ -330,6 +337,7 @@ QWEN3_DENSE = tuple(
             else ()
         ),
         source=source,
+        stretch=_YARN if parameters > 4_000_000_000 else None,
     )
     for size, parameters, config, has_awq, source in (
         ("32b", 32_762_123_264, _dense(5120, 64, 64, 8, 25600), True, _SHAPES),

@@ -22,7 +22,7 @@ from qiao.planner.plan import Goal, Nearest, Outcome, Plan, Reason, Refusal, War
 from qiao.planner.quantisation import Precision
 from qiao.planner.request import Request
 from qiao.planner.shapes import BLOCK_SOURCE, MARLIN_SOURCE
-from qiao.planner.vllm import version_text
+from qiao.planner.vllm import NEWEST, STRETCHES_SINCE, longest_window, version_text
 
 # Windows to be content with, largest first: room for Claude Code to work, enough for it to start, barely any.
 _WINDOWS = (65_536, 49_152, 16_384)
@@ -157,12 +157,16 @@ def _refused_at_once(request: Request) -> Refusal | None:
             f"{utilisation(gpu):.0%} of it is left.",
             nearest.taken(machine),
         )
-    windows = {model.window for model in request.models}
-    if goal.window is not None and goal.window > max(windows):
+    longest = max(longest_window(model, goal.version) for model in request.models)
+    if goal.window is not None and goal.window > longest:
+        own = max(model.window for model in request.models)
+        further = f" and goes to {longest:,} by YaRN" if longest > own else ""
+        if longest == own and max(longest_window(model, NEWEST) for model in request.models) >= goal.window:
+            further = f" (by YaRN further, with vLLM {version_text(STRETCHES_SINCE)} and later)"
         return _plain(
             request,
-            f"{request.models[0].name} was trained for {max(windows):,} tokens, and {goal.window:,} are asked for.",
-            nearest.shorter(request, max(windows)),
+            f"{request.models[0].name} was trained for {own:,} tokens{further}, and {goal.window:,} are asked for.",
+            nearest.shorter(request, own),
         )
     if request.since is not None and goal.version < request.since[0]:
         return _plain(

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from qiao.planner.model import Stretch
 from qiao.planner.quantisation import PLAIN, Quantisation
 
 
@@ -33,6 +34,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     * `config`: the fields of config.json that the planner reads.
     * `not_there`: names that people use and that nobody published, each with what is meant.
     * `remote_code`: why code that comes with the download has to be run, with its source.
+    * `stretch`: how it goes beyond its window.
     * `since`: first vLLM version that has its architecture, and where that was seen.
     """
 
@@ -44,4 +46,5 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     not_there: dict[str, str] = {}
     remote_code: str = ""
+    stretch: Stretch | None = None
     since: tuple[tuple[int, ...], str] = ((0, 9), "vLLM 0.9.2, models/registry.py")

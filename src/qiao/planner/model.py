@@ -62,6 +62,26 @@ class Experts(msgspec.Struct, frozen=True, kw_only=True):
     shared_gate: bool = False
 
 
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a model goes beyond its own window by YaRN, which counts positions in finer steps.
+
+    * `window`: tokens, at most. `original`: what the factor multiplies. `base`: of the rotary positions (`rope_theta`).
+    * `source`: who says so.
+    """
+
+    window: int
+    original: int
+    base: int
+    source: str
+
+    def factor(self, window: int) -> float:
+        """The smallest power of two that reaches `window`: a larger one costs more on short texts."""
+        factor = 2.0
+        while self.original * factor < window:
+            factor *= 2
+        return factor
+
+
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpoint.
 
@@ -70,7 +90,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     * `dense_layers`, `dense_width`: layers with one feed-forward part, and its width.
     * `draft_layers`: layers for speculative decoding that come with it; engines load them on demand only.
     * `vision_parameters`: numbers of its vision part.
-    * `window`: tokens that it was trained for.
+    * `window`: tokens that it was trained for. `stretch`: how it goes further, where its makers say how.
     * `published_bytes`: what its index says it takes, where that is known.
     * `sources`: where the figures come from.
     * `remote_code`: why code that comes with the download has to be run; empty where none has to.
@@ -95,6 +115,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()
     is_local: bool = False
     remote_code: str = ""
+    stretch: Stretch | None = None
 
     @property
     def is_hybrid(self) -> bool:

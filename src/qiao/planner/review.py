@@ -172,7 +172,8 @@ def _window(script: _Script) -> Iterator[Fault]:
             text=f"A window of {window:,} tokens is used up by Claude Code's first requests.",
             mend=f"At least {USEFUL_WINDOW}; `qiao plan` says how much fits.",
         )
-    if script.model is not None and window > script.model.window:
+    is_stretched = any(flag.startswith(("--hf-overrides", "--rope-scaling")) for flag in script.flags)
+    if script.model is not None and window > script.model.window and not is_stretched:
         yield Fault(
             line=given[0],
             code="beyond_window",

@@ -13,6 +13,7 @@ import msgspec
 
 from qiao.errors import ConfigurationError
 from qiao.planner.machine import GIB, Gpu
+from qiao.planner.model import ModelFacts, Stretch
 from qiao.profiles import Profile
 
 Version = tuple[int, ...]
@@ -22,6 +23,9 @@ OLDEST: Version = (0, 11, 2)
 
 # The variable is read since then (envs.py of 0.16.0; 0.11.2 has it not).
 READY_TIMEOUT_SINCE: Version = (0, 16)
+
+# Seen in the configurations that 0.24.0 and 0.32.0 make of these flags; older ones were not looked at.
+STRETCHES_SINCE: Version = (0, 24)
 
 
 # Dialect of a profile to the name of vLLM's parser for it.
@@ -108,6 +112,30 @@ def reasoning_parser(profile: Profile, version: Version) -> Chosen:
             )
         return Chosen(name, f"{profile.family}: {profile.why.get('reasoning', 'reasons')}")
     return Chosen(None, f"vLLM has no reasoning parser for {profile.family}; the gateway splits it itself")
+
+
+def longest_window(model: ModelFacts, version: Version) -> int:
+    """Tokens that a model can be asked for: its own window, or what YaRN makes of it."""
+    if model.stretch is None or version < STRETCHES_SINCE:
+        return model.window
+    return max(model.window, model.stretch.window)
+
+
+def stretched(stretch: Stretch, window: int) -> list[str]:
+    """The flags for a window beyond the model's own.
+
+    Fields one by one instead of one JSON text: no shell has to quote them. 0.32 does not multiply the window by the
+    factor any more, so it is told too; 0.24 takes no notice of that.
+    """
+    factor = stretch.factor(window)
+    fields = {
+        "max_position_embeddings": str(int(stretch.original * factor)),
+        "rope_parameters.rope_type": "yarn",
+        "rope_parameters.rope_theta": str(stretch.base),
+        "rope_parameters.factor": f"{factor:.1f}",
+        "rope_parameters.original_max_position_embeddings": str(stretch.original),
+    }
+    return [word for name, value in fields.items() for word in (f"--hf-overrides.{name}", value)]
 
 
 def batch_tokens(gpu: Gpu) -> int:
