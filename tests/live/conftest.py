@@ -1,5 +1,6 @@
-"""Fixtures on a real vLLM. `stage`: with parsers, as its documentation says; `bare`: started without any.
+"""Fixtures on a real vLLM. `stage`: with parsers, which are left to read calls; `bare`: started without any.
 
+`stages()`: the first server, whose tool parser the gateway passes by of its own choice.
 `stages(Setup(...), *options of qiao serve)` makes others; servers and gateways are started once a run and kept.
 """
 
@@ -97,8 +98,8 @@ def stages(_made: Stages) -> Iterator[Stages]:
 
 @pytest.fixture
 def stage(stages: Stages) -> Stage:
-    """vLLM with the hermes tool parser and the qwen3 reasoning parser."""
-    return stages()
+    """vLLM with the hermes tool parser and the qwen3 reasoning parser, and both are trusted."""
+    return stages(PARSING, "--tool-parser", "engine")
 
 
 @pytest.fixture

@@ -99,7 +99,8 @@ HEALED: dict[str, tuple[dict[str, Any], bool, bool]] = {
 def test_it_is_healed(stages: Stages, remedy: str, stream: bool) -> None:
     """The client never sees the refusal; what lasts is asked without from then on."""
     setup = BARE if remedy == "thinking_budget" else PARSING
-    stage = stages(setup, apart=f"healing {remedy} {stream}")
+    options = ("--tool-parser", "engine") if remedy == "strict_schema" else ()
+    stage = stages(setup, *options, apart=f"healing {remedy} {stream}")
     changes, is_remembered, is_kept = HEALED[remedy]
     body = {**request("Say. " + marker("yes"), stream=stream, max_tokens=50), **changes}
     first, second = stage.post(body), stage.post(body)

@@ -62,8 +62,9 @@ def test_every_text_with_thinking_on(bare: Stage) -> None:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("thinking", [None, False], ids=["as the case says", "thinking off"])
-def test_a_server_with_a_parser_is_read_the_same_way(stage: Stage, thinking: bool | None) -> None:
+def test_a_server_with_a_parser_is_read_the_same_way(stages: Stages, thinking: bool | None) -> None:
     """Its hermes parser leaves the text alone where no call is wanted, and the gateway finds that out."""
+    stage = stages()
     found = ask(stage.url, "GET", "/readyz").json["tools"]
     assert (found["read_by"], found["dialect"], found["engine_parser"]) == ("qiao", "hermes", True)
     left_out = OPENED if thinking is False else [*OPENED, *UNMARKED]

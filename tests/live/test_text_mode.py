@@ -4,12 +4,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 from typing import Any
 
 import pytest
+from bench.prefix import Engine
 
+from qiao.doctor import look_engine
+from qiao.doctor.check_engine import CHECKS
+from qiao.doctor.facts import EngineFacts
+from qiao.doctor.finding import findings
 from tests.live.conftest import BARE, Stages
 from tests.live.stage import CHAT, Stage, request, text_of
 from tests.live.test_tools import ADAPTIVE, TIME, TOOLS, WEATHER, calls_of
@@ -40,6 +46,13 @@ def tokens(stage: Stage, body: dict[str, Any]) -> list[int]:
     connection.close()
     found: list[int] = answer["tokens"]
     return found
+
+
+def doctors_facts(stage: Stage) -> EngineFacts:
+    """What the doctor is told by the gateway."""
+    facts = asyncio.run(look_engine.of_gateway(stage.gateway.url, stage.gateway.key))
+    assert facts is not None
+    return facts
 
 
 @pytest.fixture
@@ -206,14 +219,45 @@ def test_special_tokens_come_through(stages: Stages) -> None:
 
 
 def test_a_parser_passed_by(stages: Stages) -> None:
-    """The same server as `stage`, whose parser loses text behind a call."""
-    stage = stages(Setup(), "--tool-parser", "hermes")
+    """By itself: it loses text behind a call. Its own reading would have the same prompt, token for token."""
+    stage = stages()
     found = probed(stage)
     assert (found["read_by"], found["engine_parser"], found["interferes"]) == ("qiao", True, False)
+    assert "leaves calls (hermes) in the text" in found["why"]
     answer = said("Before.", calls=[call("get_weather", city="Paris")]) + "\nAfter."
     message = stage.both("Weather? " + marker(answer), tools=TOOLS)
     assert [block["type"] for block in message["content"]] == ["text", "tool_use", "text"]
     assert {chat.asked["tool_choice"] for chat in stage.chats()} == {"none"}
+    engine, sent = Engine(stage.server), stage.chats()[-1].asked
+    own = engine.rendered("/v1/chat/completions", {**sent, "tool_choice": "auto"})
+    assert engine.rendered("/v1/chat/completions", sent) == own
+
+
+@CHOICES
+def test_a_forced_call_past_a_parser(stages: Stages, choice: dict[str, Any]) -> None:
+    """By structural tags, as on a server without one; the random model writes nothing else."""
+    stage = stages()
+    probed(stage)
+    prompt = "Weather? " + marker(said(calls=[call("get_weather", city="Paris")]))
+    assert calls_of(stage.both(prompt, tools=TOOLS, tool_choice=choice)) == PARIS
+    assert {chat.asked["tool_choice"] for chat in stage.chats()} == {"none"}
+    message = stage.whole("Weather?", tools=TOOLS, tool_choice=choice, max_tokens=60)
+    assert message["stop_reason"] in ("tool_use", "max_tokens"), message
+
+
+def test_a_parser_that_takes_calls_out_of_the_text(stages: Stages) -> None:
+    """vLLM 0.32's qwen3_coder, whatever tool_choice says: it is recognised, and its own reading is kept."""
+    stage = stages(Setup(parser="qwen3_coder"))
+    found = probed(stage)
+    assert (found["read_by"], found["engine_parser"], found["interferes"]) == ("engine", True, True)
+    assert "takes calls out of the text" in found["why"]
+    assert [advice for advice in found["advice"] if "start it without --tool-call-parser" in advice] == found["advice"]
+    answer = "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>"
+    assert calls_of(stage.both("Weather? " + marker(answer), tools=TOOLS)) == PARIS
+    assert all(chat.asked.get("tool_choice", "auto") == "auto" for chat in stage.chats())
+    facts = doctors_facts(stage)
+    said_by_doctor = {finding.check: finding.evidence for finding in findings(CHECKS, facts)}
+    assert "takes calls out of the text" in said_by_doctor["tool_reading"]
 
 
 def test_counting_a_strict_tool_whose_schema_is_refused(stages: Stages) -> None:

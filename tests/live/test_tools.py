@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.conftest import BARE, Stages
+from tests.live.conftest import BARE, PARSING, Stages
 from tests.live.stage import Stage, text_of
 from tests.live.vllm.script import call, marker, said
 
@@ -132,7 +132,7 @@ def test_a_strict_schema_that_the_grammar_refuses(stage: Stage) -> None:
 
 def test_a_strict_schema_that_the_grammar_refuses_in_a_stream(stages: Stages) -> None:
     """A stream is refused after its head."""
-    stage = stages(apart="a strict stream")
+    stage = stages(PARSING, "--tool-parser", "engine", apart="a strict stream")
     broken = {"type": "object", "properties": {"x": {"$ref": "#/$defs/Nope"}}}
     tools = [WEATHER, {"name": "odd", "input_schema": broken, "strict": True}, {**TIME, "strict": True}]
     prompt = "Weather? " + marker(said(calls=[call("get_weather", city="Paris")]))
