@@ -17,6 +17,7 @@ from tests.live.stage import Stage
 from tests.live.vllm.server import Pool, Setup, absence
 from tests.support.background import Background
 from tests.support.gateway import Gateway, gateway
+from tests.support.plain_http import ask
 from tests.support.tap import Tap, tapping
 
 KEY = "sk-live-key-of-one-run-52d9"
@@ -74,6 +75,8 @@ def _made(pool: Pool, background: Background, tmp_path_factory: pytest.TempPathF
                 behind = background.enter(tapping(server.url))
                 home = tmp_path_factory.mktemp("gateway")
                 front = stack.enter_context(gateway(behind.url, home, *arguments, key=KEY))
+                # It answers before it has looked at the engine, and is ready when it has.
+                ask(front.url, "GET", "/readyz", limit=300.0)
                 known[identity] = (front, background.enter(tapping(front.url)), behind)
             front, tap, behind = known[identity]
             return Stage(server, front, tap, behind)
