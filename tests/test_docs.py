@@ -50,6 +50,31 @@ def test_both_readmes_have_the_same_commands_and_tables() -> None:
     assert links[0] == links[1]
 
 
+def rows(path: str) -> dict[str, list[str]]:
+    """The rows of a page's tables by their first cell, a second one where it tells them apart."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / path).read_text("utf-8").splitlines():
+        first, *rest = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and rest:
+            found.setdefault(first, rest)
+    return found
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_comparison_is_what_the_tables_say(readme: Path) -> None:
+    calls, prefix = rows("docs/tool-calling-comparison.md"), rows("docs/prefix-cache.md")
+    told = readme.read_text("utf-8")
+    read = [
+        " / ".join(calls[name][:2])
+        for name in ("qiao, server with its parser", "vLLM's own /v1/messages", "LiteLLM in front of vLLM")
+    ]
+    without = " / ".join(calls["qiao, server without a parser (no restart)"][:2])
+    ideal = [prefix[name][5] for name in ("qiao", "vLLM's own /v1/messages", "LiteLLM")]
+    assert f"| {' | '.join(read)} |" in told
+    assert f"| {without} | – | – |" in told
+    assert f"| {' | '.join(ideal)} |" in told
+
+
 GUIDES = sorted(ROOT.glob("docs/guides/*.md"))
 
 
