@@ -28,7 +28,7 @@ from tests.live.vllm import install
 from tests.live.vllm.server import ENGINE_FILES, NAME, Pool, Server, Setup, absence
 from tests.support import claude_code, litellm
 from tests.support.background import Background
-from tests.support.gateway import gateway
+from tests.support.gateway import gateway, tools_known
 from tests.support.tap import Exchange, Tap, tapping
 
 from bench.claude_session import KEY, MODEL, Recording, Request, record
@@ -165,7 +165,7 @@ def qiao(history: str) -> Callable[[str], AbstractContextManager[str]]:
             tempfile.TemporaryDirectory() as folder,
             gateway(engine, Path(folder), "--reasoning-history", history, key=KEY) as started,
         ):
-            wait_for(started.url, "/readyz", 60)
+            tools_known(started.url)
             yield started.url
 
     return opened
@@ -181,19 +181,6 @@ def through_litellm(**parameters: object) -> Callable[[str], AbstractContextMana
             yield proxy.url
 
     return opened
-
-
-def wait_for(url: str, path: str, limit: float) -> None:
-    parts = urlsplit(url)
-    until = time.monotonic() + limit
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
-            connection.request("GET", path)
-            if connection.getresponse().status == 200:
-                return
-        time.sleep(0.2)
-    raise RuntimeError(f"{url}{path} did not answer in {limit:g} s")
 
 
 # --- replay ----------------------------------------------------------------------------------------------------------

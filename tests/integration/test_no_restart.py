@@ -14,6 +14,7 @@ from tests.fakes.behaviour import Behaviour
 from tests.fakes.script import Say, Step, Think, call, marker, step
 from tests.integration.conftest import KEY, Stage, Stages
 from tests.support.claude_code import ClaudeCode
+from tests.support.gateway import tools_known
 from tests.support.plain_http import Reply, ask
 
 pytestmark = pytest.mark.timeout(120)
@@ -266,8 +267,7 @@ def test_claude_code_works_through_it(bare: Stage, tmp_path: Path) -> None:
 
 
 def tools_of(stage: Stage) -> dict[str, Any]:
-    found: dict[str, Any] = ask(stage.url, "GET", "/readyz").json["tools"]
-    return found
+    return tools_known(stage.gateway.url)
 
 
 def test_readyz_says_who_reads_calls_and_why(bare: Stage, stage: Stage) -> None:

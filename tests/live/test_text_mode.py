@@ -21,7 +21,7 @@ from tests.live.stage import CHAT, Stage, request, text_of
 from tests.live.test_tools import ADAPTIVE, TIME, TOOLS, WEATHER, calls_of
 from tests.live.vllm.script import call, marker, said
 from tests.live.vllm.server import Setup
-from tests.support.plain_http import ask
+from tests.support.gateway import tools_known
 
 DEAF = Setup(parser="off", reasoning="off", flags=("--exclude-tools-when-tool-choice-none",))
 DESCRIBED = [WEATHER, {**TIME, "description": "The time in a zone."}]
@@ -32,9 +32,8 @@ DANGLING = {"type": "object", "properties": {"x": {"$ref": "#/$defs/Nope"}}}
 
 
 def probed(stage: Stage) -> dict[str, Any]:
-    """What the gateway knows of its upstream; asking waits for the probe."""
-    found: dict[str, Any] = ask(stage.url, "GET", "/readyz").json["tools"]
-    return found
+    """What the gateway knows of its upstream, after its probe."""
+    return tools_known(stage.gateway.url)
 
 
 def tokens(stage: Stage, body: dict[str, Any]) -> list[int]:

@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tests.support.plain_http import ask
 
 START_LIMIT = 60.0
 """Seconds until the gateway must accept."""
@@ -62,6 +65,18 @@ def process(command: Sequence[str], home: Path) -> Iterator[Gateway]:
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait(5)
+
+
+def tools_known(url: str, limit: float = 90.0) -> dict[str, Any]:
+    """Who reads tool calls, as `/readyz` tells when the gateway's probe of the engine is over."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        reply = ask(url, "GET", "/readyz")
+        if reply.status == 200 and "not known yet" not in (reply.json["tools"]["why"] or ""):
+            found: dict[str, Any] = reply.json["tools"]
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{url} knew nothing of its engine within {limit:g} s")
 
 
 def free_port() -> int:
