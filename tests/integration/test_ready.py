@@ -57,7 +57,7 @@ def look(url: str) -> tuple[Reply, float]:
 
 def test_it_does_not_wait_behind_the_engines_queue(background: Background, tmp_path: Path) -> None:
     """It says what is not known yet; the probe goes on, once for all who ask, and then it is known."""
-    engine = Busy({MODEL: MODELS[MODEL]}, answers=10.0)
+    engine = Busy({MODEL: MODELS[MODEL]}, answers=50.0)
     with gateway(background.enter(serving(engine)), tmp_path, key=KEY) as front:
         for _ in range(2):
             reply, took = look(front.url)
@@ -67,6 +67,7 @@ def test_it_does_not_wait_behind_the_engines_queue(background: Background, tmp_p
             assert "not known yet" in reply.json["tools"]["why"]
         assert len([each for each in engine.requests if each.path.endswith("/chat/completions")]) == 1
         engine.answers = 0.0
+        engine.go_on()
         until = time.monotonic() + 30
         while look(front.url)[0].json["tools"]["engine_parser"] is None:
             assert time.monotonic() < until
