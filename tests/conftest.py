@@ -20,6 +20,8 @@ settings.register_profile("qiao", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("qiao")
 
+FINDS_GARBAGE = pytest.StashKey[bool]()
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what only waits, for 21 minutes, unless `-m` names it."""
@@ -32,14 +34,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
-    """What was imported stays; it is not looked through again and again."""
-    gc.collect()
-    gc.freeze()
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was imported stays, and need not be looked through again and again. Live suites are left as they are."""
+    session.stash[FINDS_GARBAGE] = not any(item.get_closest_marker("live") for item in session.items)
+    if session.stash[FINDS_GARBAGE]:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _garbage_is_found_where_it_was_left() -> Iterator[None]:
+def _garbage_is_found_where_it_was_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Entered before all fixtures of the module, and so left after them."""
     yield
-    gc.collect()
+    if request.session.stash[FINDS_GARBAGE]:
+        gc.collect()
