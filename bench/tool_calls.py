@@ -23,7 +23,7 @@ from tests.live.vllm import server
 from tests.live.vllm.install import VERSION
 from tests.live.vllm.server import NAME, OPENING, Pool, Setup
 from tests.support import litellm
-from tests.support.gateway import gateway
+from tests.support.gateway import gateway, tools_known
 from tests.support.plain_http import ask
 
 KEY = "sk-bench-key-of-one-run-7b1e"
@@ -95,7 +95,7 @@ def candidates(group: Group, pool: Pool, folder: Path) -> Iterator[dict[str, Ask
 
 def probed(url: str) -> str:
     """The gateway at `url`, after it has looked at its engine."""
-    ask(url, "GET", "/readyz", limit=300.0)
+    tools_known(url, limit=300.0)
     return url
 
 
