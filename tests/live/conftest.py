@@ -16,8 +16,7 @@ import pytest
 from tests.live.stage import Stage
 from tests.live.vllm.server import Pool, Setup, absence
 from tests.support.background import Background
-from tests.support.gateway import Gateway, gateway
-from tests.support.plain_http import ask
+from tests.support.gateway import Gateway, gateway, tools_known
 from tests.support.tap import Tap, tapping
 
 KEY = "sk-live-key-of-one-run-52d9"
@@ -76,7 +75,7 @@ def _made(pool: Pool, background: Background, tmp_path_factory: pytest.TempPathF
                 home = tmp_path_factory.mktemp("gateway")
                 front = stack.enter_context(gateway(behind.url, home, *arguments, key=KEY))
                 # It answers before it has looked at the engine, and is ready when it has.
-                ask(front.url, "GET", "/readyz", limit=300.0)
+                tools_known(front.url, limit=300.0)
                 known[identity] = (front, background.enter(tapping(front.url)), behind)
             front, tap, behind = known[identity]
             return Stage(server, front, tap, behind)
