@@ -51,7 +51,7 @@ def test_both_readmes_have_the_same_commands_and_tables() -> None:
 
 
 def rows(path: str) -> dict[str, list[str]]:
-    """The rows of a page's tables by their first cell, a second one where it tells them apart."""
+    """The rows of a page's tables by their first cell; of several that begin alike, the first."""
     found: dict[str, list[str]] = {}
     for line in (ROOT / path).read_text("utf-8").splitlines():
         first, *rest = [cell.strip() for cell in line.strip("|").split("|")]
