@@ -74,6 +74,16 @@ async def test_each_fault_is_found_and_no_other(
     assert found[check].evidence
 
 
+@pytest.mark.parametrize(
+    ("flavor", "flag"), [("vllm", "--max-model-len"), ("sglang", "--context-length"), ("llamacpp", "--ctx-size")]
+)
+def test_a_small_window_is_raised_by_the_engines_own_flag(flavor: str, flag: str) -> None:
+    for window in (8192, 20_000):
+        facts = EngineFacts(about="http://h", flavor=flavor, window=window)
+        (found,) = [finding for finding in findings(CHECKS, facts) if finding.check == "window_too_small"]
+        assert flag in (found.mend or "")
+
+
 async def test_a_call_that_comes_as_a_call_is_well(background: Background) -> None:
     url = background.enter(serving(FakeEngine({MODEL: HEALTHY})))
     asked = marker(Step(parts=(Call("get_weather", '{"city": "Paris"}'),)))

@@ -135,6 +135,17 @@ def system_in_the_middle(facts: EngineFacts) -> Finding | None:
     )
 
 
+def _larger_window(facts: EngineFacts) -> str:
+    """How this engine gets one."""
+    match facts.flavor:
+        case "llamacpp":
+            return "Start llama.cpp with a larger --ctx-size (the embedded model has no more to give)"
+        case "sglang":
+            return "Raise --context-length"
+        case _:
+            return "Raise --max-model-len"
+
+
 def window_too_small(facts: EngineFacts) -> Finding | None:
     """The context window is smaller than Claude Code's first request."""
     if facts.window is None:
@@ -145,8 +156,8 @@ def window_too_small(facts: EngineFacts) -> Finding | None:
             "window_too_small",
             "problem",
             f"The window has {facts.window} tokens, and Claude Code's first request alone has up to {FIRST_REQUEST}.",
-            "Raise --max-model-len (32768 or more; `qiao plan` says what fits). Until then `qiao claude` starts Claude "
-            "Code with --bare, which needs 1 000.",
+            f"{_larger_window(facts)}; 32768 or more is good (`qiao plan` says what fits). Until then `qiao claude` starts "
+            "Claude Code with --bare, which needs 1 000.",
         )
     if facts.window < _COMFORTABLE:
         return _finding(
@@ -154,7 +165,7 @@ def window_too_small(facts: EngineFacts) -> Finding | None:
             "window_too_small",
             "warning",
             f"The window has {facts.window} tokens: Claude Code starts, and compacts after a few steps.",
-            "Raise --max-model-len; below 48 000 tokens sessions are short.",
+            f"{_larger_window(facts)}; below 48 000 tokens sessions are short.",
         )
     return _finding(facts, "window_too_small", "ok", f"The window has {facts.window} tokens.")
 
