@@ -156,8 +156,8 @@ def window_too_small(facts: EngineFacts) -> Finding | None:
             "window_too_small",
             "problem",
             f"The window has {facts.window} tokens, and Claude Code's first request alone has up to {FIRST_REQUEST}.",
-            f"{_larger_window(facts)}; 32768 or more is good (`qiao plan` says what fits). Until then `qiao claude` starts "
-            "Claude Code with --bare, which needs 1 000.",
+            f"{_larger_window(facts)}; 32768 or more is good (`qiao plan` says what fits). Until then `qiao claude` "
+            "starts Claude Code with --bare, which needs 1 000.",
         )
     if facts.window < _COMFORTABLE:
         return _finding(
