@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from qiao.core.anthropic.grammar import Checker, GrammarError
+from tests.live.conftest import Stages
 from tests.live.stage import MODEL, Stage, prompt_tokens
 from tests.live.valid_requests import LARGE, Json, collect, requests, showcase
 from tests.live.vllm.script import marker, said
@@ -139,6 +140,13 @@ def test_drawn_requests(stage: Stage, tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_drawn_requests_without_a_parser(bare: Stage, tmp_path: Path) -> None:
     none_fails(bare, collect(COUNT // 2, SEED + 1, requests()), tmp_path, bound=BOUND / 2)
+
+
+@pytest.mark.timeout(3600)
+def test_requests_past_a_parser(stages: Stages, tmp_path: Path) -> None:
+    """The usual case: a server with a hermes parser, and the gateway reads the calls."""
+    none_fails(stages(), showcase(), tmp_path)
+    none_fails(stages(), collect(COUNT // 2, SEED + 2, requests()), tmp_path, bound=BOUND / 2)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 import pytest
-from bench.prefix import Engine
+from bench.prefix import Engine, setup
 
 from qiao.doctor import look_engine
 from qiao.doctor.check_engine import CHECKS
@@ -218,7 +218,7 @@ def test_special_tokens_come_through(stages: Stages) -> None:
 
 
 def test_a_parser_passed_by(stages: Stages) -> None:
-    """By itself: it loses text behind a call. Its own reading would have the same prompt, token for token."""
+    """By itself: it loses text behind a call."""
     stage = stages()
     found = probed(stage)
     assert (found["read_by"], found["engine_parser"], found["interferes"]) == ("qiao", True, False)
@@ -227,9 +227,27 @@ def test_a_parser_passed_by(stages: Stages) -> None:
     message = stage.both("Weather? " + marker(answer), tools=TOOLS)
     assert [block["type"] for block in message["content"]] == ["text", "tool_use", "text"]
     assert {chat.asked["tool_choice"] for chat in stage.chats()} == {"none"}
-    engine, sent = Engine(stage.server), stage.chats()[-1].asked
-    own = engine.rendered("/v1/chat/completions", {**sent, "tool_choice": "auto"})
-    assert engine.rendered("/v1/chat/completions", sent) == own
+
+
+def test_the_prompt_past_a_parser_is_the_same(stages: Stages) -> None:
+    """Token for token what the engine's own reading would have: the prefix cache sees no difference."""
+    prompts = []
+    for options in ((), ("--tool-parser", "engine")):
+        stage = stages(setup(), *options)
+        first = said("I look.", think="Hm.", calls=[call("get_weather", city="Paris")])
+        turns: list[dict[str, Any]] = [
+            {"role": "user", "content": "Weather? " + marker(first, said("Warm.", think="So."))}
+        ]
+        answer = stage.whole(turns, tools=DESCRIBED, thinking=ADAPTIVE)
+        uses = [{**block, "id": "toolu_1"} if "id" in block else block for block in answer["content"]]
+        result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "sunny"}
+        turns += [{"role": "assistant", "content": uses}, {"role": "user", "content": [result]}]
+        assert text_of(stage.whole(turns, tools=DESCRIBED, thinking=ADAPTIVE)) == "Warm."
+        engine = Engine(stage.server)
+        prompts.append([engine.rendered(CHAT, chat.asked) for chat in stage.chats()])
+        assert {chat.asked.get("tool_choice", "auto") for chat in stage.chats()} == {"auto" if options else "none"}
+    assert len(prompts[0]) == 2
+    assert prompts[0] == prompts[1]
 
 
 @CHOICES
