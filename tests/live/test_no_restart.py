@@ -19,7 +19,7 @@ from tests.live.vllm.script import call, marker, said
 from tests.live.vllm.server import OPENING, Setup
 from tests.support import mcp_server
 from tests.support.claude_code import ClaudeCode
-from tests.support.plain_http import ask
+from tests.support.gateway import tools_known
 from tests.support.tap import Exchange
 
 CASES = all_cases()
@@ -65,7 +65,7 @@ def test_every_text_with_thinking_on(bare: Stage) -> None:
 def test_a_server_with_a_parser_is_read_the_same_way(stages: Stages, thinking: bool | None) -> None:
     """Its hermes parser leaves the text alone where no call is wanted, and the gateway finds that out."""
     stage = stages()
-    found = ask(stage.url, "GET", "/readyz").json["tools"]
+    found = tools_known(stage.gateway.url)
     assert (found["read_by"], found["dialect"], found["engine_parser"]) == ("qiao", "hermes", True)
     left_out = OPENED if thinking is False else [*OPENED, *UNMARKED]
     cases = {name: case for name, case in CASES.items() if name not in left_out}
