@@ -35,11 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What was imported stays, and need not be looked through again and again. Live suites are left as they are."""
+    """Live suites are left as they are."""
     session.stash[FINDS_GARBAGE] = not any(item.get_closest_marker("live") for item in session.items)
-    if session.stash[FINDS_GARBAGE]:
-        gc.collect()
-        gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
