@@ -48,6 +48,7 @@ def close(text: str, *, schema: object = None, cut: bool = False, mend: bool = T
         ('{"a": "\\ud83c"}', {"a": "�"}, ["bad_escape"]),
         ('{"a": 007, "b": +5, "c": .5}', {"a": 7, "b": 5, "c": 0.5}, ["bad_number"]),
         ('```json\n{"a": 1}\n```', {"a": 1}, ["code_fence"]),
+        ('{"a": ```json\n{"b": 1}\n```, "c": 2}', {"a": {"b": 1}, "c": 2}, ["code_fence"]),
         ('"{\\"a\\": 1}"', {"a": 1}, ["string_arguments"]),
         ("", {}, ["empty_arguments"]),
         ("null", {}, ["empty_arguments"]),

@@ -5,7 +5,8 @@ value, an unfinished number, a quote of which it is not yet clear that it ends i
 has to be taken back. What a model commonly writes wrong is mended on the way and each mend is named in `repairs`:
 `trailing_comma`, `extra_comma`, `missing_comma`, `missing_colon`, `missing_bracket`, `extra_bracket`,
 `doubled_braces`, `raw_control_character`, `single_quotes`, `unescaped_quote`, `unquoted_key`, `python_literal`,
-`bad_escape`, `bad_number`. An unclosed string and a key without a value are not mended: that would invent a value.
+`bad_escape`, `bad_number`, `code_fence` (round a value). An unclosed string and a key without a value are not mended:
+that would invent a value.
 
 Valid JSON passes byte for byte. Strings are skipped by one regular expression, look-ahead is bounded, and no text is
 read twice, so the work is proportional to what comes in.
@@ -26,6 +27,9 @@ _PLAIN = {
     "'": re.compile(r"""(?:[^'"\\\x00-\x1f]+|\\["\\/bfnrt])+"""),
 }
 _LOW_SURROGATE = re.compile(r"\\u[dD][c-fC-F][0-9a-fA-F]{2}\Z")
+_FENCE = "```"
+_FENCE_LINE = re.compile(r'```[\w-]{0,32}[ \t]{0,8}(?=[\r\n{\["])')
+_FENCE_LINE_BEGUN = re.compile(r"(?:`{1,2}|```[\w-]{0,32}[ \t]{0,8})\Z")
 _HEX = frozenset("0123456789abcdefABCDEF")
 _LONGEST_SCALAR = 512
 
@@ -56,6 +60,7 @@ class ObjectReader:
     * `mend` False: anything but valid JSON breaks the reading.
     * `keywords`: the members are Python keyword arguments, up to a `)`; the brace is not there.
     * `accepted`: slips that are no slips in this dialect, and not named in `repairs`.
+    * `nullable`: keys of the object itself that mean null where no value follows them.
 
     `out` collects the pieces; the caller empties it. `repairs` names every mend, in order, without repeats.
     """
@@ -67,6 +72,7 @@ class ObjectReader:
         mend: bool = True,
         keywords: bool = False,
         accepted: Collection[str] = (),
+        nullable: Collection[str] = (),
     ) -> None:
         self.out: list[str] = []
         self.repairs: list[str] = []
@@ -77,6 +83,8 @@ class ObjectReader:
         self._mend = mend
         self._keywords = keywords
         self._accepted = accepted
+        self._nullable = nullable if mend else ()
+        self._fences = 0
         self._state: _State = "key_or_end"
         self._outcome: Literal["open", "done", "stopped", "broken"] = "open"
         self._stack: list[str] = []
@@ -246,7 +254,33 @@ class ObjectReader:
         if SCALAR.match(text, position):
             self._state = "scalar"
             return position
+        if character == "`":
+            return self._open_fence(text, position)
+        if character == "}" and len(self._stack) == 1 and "".join(self._key_text) in self._nullable:
+            self._begin("null")
+            self.out.append("null")
+            self._state = "after_value"
+            self._end()
+            return position
         return self._break(position)
+
+    def _open_fence(self, text: str, position: int) -> int:
+        found = _FENCE_LINE.match(text, position)
+        if found is None:
+            may_grow = not self._is_final and _FENCE_LINE_BEGUN.match(text, position)
+            return self._wait(text, position) if may_grow else self._break(position)
+        self._note("code_fence")
+        self._fences += 1
+        return found.end()
+
+    def _close_fence(self, text: str, position: int) -> int:
+        ended = starts_with_any(text, position, (_FENCE,), is_final=self._is_final)
+        if ended is None:
+            return self._wait(text, position)
+        if not ended:
+            return self._break(position)
+        self._fences -= 1
+        return position + len(_FENCE)
 
     def _after_value(self, text: str, position: int) -> int:
         character = text[position]
@@ -262,6 +296,8 @@ class ObjectReader:
             self._held.append(",")
             self._state = "value" if self._stack[-1] == "]" else "key"
             return position
+        if character == "`" and self._fences:
+            return self._close_fence(text, position)
         return self._break(position)
 
     def _string(self, text: str, position: int, target: list[str]) -> int:

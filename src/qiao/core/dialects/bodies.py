@@ -102,7 +102,7 @@ class Envelope:
         needs_arguments: bool = False,
     ) -> None:
         self.name: str | None = None
-        self._reader = ObjectReader(terminators=terminators, mend=mend)
+        self._reader = ObjectReader(terminators=terminators, mend=mend, nullable=_ARGUMENT_KEYS)
         self._reader.observer = self
         self._mend = mend
         self._accepts = accepts
