@@ -51,7 +51,7 @@ $(STAMPS)/anthropic-0: requirements/anthropic-0.txt
 $(STAMPS)/typescript: $(TYPESCRIPT)/package-lock.json
 	@if command -v npm >/dev/null; then \
 	  echo "setup: installing into $(TYPESCRIPT)/node_modules" >&2; \
-	  npm ci --prefix $(TYPESCRIPT) --ignore-scripts --no-audit --no-fund --silent; \
+	  npm ci --prefix $(TYPESCRIPT) --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=5; \
 	else \
 	  echo "setup: npm is not installed, the TypeScript SDK will not be tested" >&2; \
 	fi

@@ -7,6 +7,7 @@ by name, and never fail a request. What a field means is said where its protocol
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -16,6 +17,8 @@ from qiao.core.fields import read
 from qiao.core.json_text import MAX_DEPTH, check_depth, is_null, kind_of, mend_surrogates
 
 T = TypeVar("T")
+
+_LONGEST_KNOWN_NAME: Final = 1024
 
 EXTRAS: Final = frozenset(
     {
@@ -117,4 +120,9 @@ def dropped_of(fields: dict[str, msgspec.Raw], known: frozenset[str], ignored: l
 
 def session_of(name: str) -> str:
     """A stable id of a client's session, from which its user cannot be read."""
+    return _digest(name) if len(name) <= _LONGEST_KNOWN_NAME else _digest.__wrapped__(name)
+
+
+@lru_cache(1024)
+def _digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:32]
