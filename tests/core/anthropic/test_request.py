@@ -52,7 +52,7 @@ HOSTILE = {
     "arrays_unclosed": b"[" * 100_000,
     "arrays_closed": b"[" * 100_000 + b"]" * 100_000,
     "objects_unclosed": b'{"a":' * 100_000,
-    "deep_field": raw_request('"x":' + "[" * 100_000 + "]" * 100_000),
+    "deep_field": raw_request('"x":' + "[" * 1_000_000 + "]" * 1_000_000),
     "deep_schema": raw_request('"tools":[{"name":"f","input_schema":' + '{"a":' * 5000 + "1" + "}" * 5001 + "]"),
     "deep_extra": raw_request('"chat_template_kwargs":' + '{"a":' * 300 + "1" + "}" * 300),
     "deep_example": raw_request(
