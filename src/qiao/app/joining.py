@@ -23,7 +23,7 @@ from qiao.core.fault import Fault
 
 GRACE = 1.0
 """Seconds that an answer runs on after its last client left, where that client may only have lost its patience. Twice
-as long whenever one came back: clients wait longer from time to time."""
+as long whenever one came back, also too late: clients wait longer from time to time."""
 
 MOST_GRACE = 8.0
 
@@ -66,12 +66,13 @@ class Whole(msgspec.Struct, frozen=True):
 class Running:
     """One request that runs and can be joined. Its driver adds what is said; followers read it.
 
+    `times`: how often a client came back to it, or to the same request before it.
     `fault`: what ended it before a word was said. `whole`: the answer to a request that is no stream.
     `is_over`: nothing more comes; `is_lost`: it ended without an end. `unclaimed`: what was spent on it
     and is in nobody's record yet, because the client that asked first is gone.
     """
 
-    def __init__(self, joining: Joining, identity: Identity, body: bytes, request_id: str) -> None:
+    def __init__(self, joining: Joining, identity: Identity, body: bytes, request_id: str, *, times: int) -> None:
         self.identity = identity
         self.body = body
         self.request_id = request_id
@@ -87,7 +88,7 @@ class Running:
         self._size = 0
         self._is_kept = True
         self._followers = 0
-        self._joins = 0
+        self._times = times
         self._waiting: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._farewell: asyncio.TimerHandle | None = None
@@ -133,7 +134,7 @@ class Running:
     def join(self) -> None:
         """One more client listens."""
         self._followers += 1
-        self._joins += 1
+        self._times += 1
         if self._farewell is not None:
             self._farewell.cancel()
             self._farewell = None
@@ -164,8 +165,12 @@ class Running:
     def _bid_farewell(self) -> None:
         task = self._task
         if task is not None:
-            grace = min(GRACE * 2**self._joins, MOST_GRACE)
-            self._farewell = asyncio.get_running_loop().call_later(grace, task.cancel)
+            grace = min(GRACE * 2**self._times, MOST_GRACE)
+            self._farewell = asyncio.get_running_loop().call_later(grace, self._give_up, task)
+
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        self._joining.remember(self, self._times + 1)
+        task.cancel()
 
     def _wake(self) -> None:
         for future in self._waiting:
@@ -179,6 +184,7 @@ class Joining:
     def __init__(self) -> None:
         self._running: dict[Identity, list[Running]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._given_up: dict[tuple[Identity, int], int] = {}
         self._count = 0
         self._bytes = 0
 
@@ -196,7 +202,8 @@ class Joining:
         """A request that others may join from now on; None where too much runs already."""
         if self._count >= MOST_RUNNING or self._bytes + len(body) > MOST_BODY_BYTES:
             return None
-        running = Running(self, identity, body, request_id)
+        times = self._given_up.pop((identity, hash(body)), 0) if self._given_up else 0
+        running = Running(self, identity, body, request_id, times=times)
         self._running.setdefault(identity, []).append(running)
         self._count += 1
         self._bytes += len(body)
@@ -216,6 +223,12 @@ class Joining:
             del self._running[running.identity]
         self._count -= 1
         self._bytes -= len(running.body)
+
+    def remember(self, running: Running, times: int) -> None:
+        """Nobody came back to it in time: the same request will be waited for longer."""
+        if len(self._given_up) >= MOST_RUNNING:
+            del self._given_up[next(iter(self._given_up))]
+        self._given_up[running.identity, hash(running.body)] = times
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """A request that runs without the client that began it."""
