@@ -58,6 +58,12 @@ class Grammars:
         """Whether strict tools were never tried."""
         return prepared.grammar == "strict" and bool(self._schemas.unknown(prepared.bound))
 
+    def suspects(self, prepared: Prepared, used: frozenset[str]) -> frozenset[str]:
+        """`used`, without strict tools of which each is known to fit: a refusal is about something else."""
+        if prepared.grammar == "strict" and not self._schemas.unknown(prepared.bound):
+            return used - {"strict"}
+        return used
+
     async def lesson(self, remedy: Remedy, prepared: Prepared, target: Target) -> Lesson:
         """What the refusal that `remedy` is for was about."""
         if remedy.quirk not in _QUIRKS or prepared.grammar is None or not self._schemas.unknown(prepared.bound):

@@ -393,7 +393,8 @@ class OpenAIUpstream:
                 self._facts_at, self._facts = 0.0, None  # it may serve another model by now
             counted = None if excess is None else await self._counter.recount(fit.conversation, target)
             true_count = counted.tokens if counted is not None and counted.is_exact else None
-            remedy = remedies.find(refused.text, refused.status, used=used, quirks=quirks, true_count=true_count)
+            find_remedy = partial(remedies.find, refused.text, refused.status, quirks=quirks, true_count=true_count)
+            remedy = find_remedy(used=self._grammars.suspects(prepared, used)) or find_remedy(used=used)
             if remedy is None or len(healed) >= remedies.MAX_HEALINGS:
                 raise self._fault(refused, response.headers, true_count=_best(excess, counted))
             healed.append(remedy.name)

@@ -1,0 +1,120 @@
+"""Several schemas that an engine cannot take, in one request: two mends have to be enough."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
+from qiao.core.openai.target import Target
+from qiao.policies.prepare import Prepared, Switches, prepare
+from qiao.policies.quirks import Quirks
+from qiao.profiles import find
+from qiao.upstream.base import Served
+from qiao.upstream.openai import OpenAIUpstream
+from tests.upstream.test_late_refusals import HEAD, MODELS, REST, WORDS
+
+BAD = '{"type": "object", "properties": {"x": {"$ref": "#/$defs/Nope"}}}'
+GOOD = '{"type": "object"}'
+REFUSAL = json.dumps(
+    {
+        "error": {
+            "message": "Grammar error: Pointer '/$defs/Nope' does not exist",
+            "type": "BadRequestError",
+            "code": 400,
+        }
+    }
+).encode()
+
+
+class Engine:
+    """Refuses every request with a schema that makes no grammar. `tries`: whether it answers trials of schemas."""
+
+    def __init__(self, *, tries: bool) -> None:
+        self.tries = tries
+        self.bodies: list[dict[str, Any]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET"):
+            body = MODELS if b"/models" in head else b'{"version": "0.32.0"}'
+            _whole(writer, 200, body)
+        else:
+            length = next(int(line[15:]) for line in head.splitlines() if line.lower().startswith(b"content-length:"))
+            asked = json.loads(await reader.readexactly(length))
+            is_trial = not asked.get("stream")
+            if is_trial and not self.tries:
+                _whole(writer, 503, b"{}")
+            elif self.refuses(asked):
+                _whole(writer, 400, REFUSAL)
+            else:
+                writer.write(HEAD + WORDS + REST)
+            if not is_trial:
+                self.bodies.append(asked)
+        writer.close()
+
+    def refuses(self, asked: dict[str, Any]) -> bool:
+        strict = [tool for tool in asked.get("tools", ()) if tool["function"].get("strict")]
+        return "Nope" in json.dumps([strict, asked.get("response_format")])
+
+
+def _whole(writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}"
+    writer.write(head.encode() + b"\r\n\r\n" + body)
+
+
+@asynccontextmanager
+async def upstream(engine: Engine) -> AsyncIterator[OpenAIUpstream]:
+    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
+    found = OpenAIUpstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    try:
+        yield found
+    finally:
+        await found.close()
+        server.close()
+
+
+def asking(answer_schema: str) -> Conversation:
+    return Conversation(
+        model="m",
+        turns=(Turn("user", (Text("Hi"),)),),
+        stream=True,
+        tools=(
+            Tool("one", "", BAD, strict=True),
+            Tool("two", "", BAD.replace("x", "y"), strict=True),
+            Tool("three", "", GOOD, strict=True),
+        ),
+        # Where tools may be called, the answer's schema is told in words.
+        tool_choice=ToolChoice("none"),
+        output_schema=answer_schema,
+    )
+
+
+@pytest.mark.parametrize("tries", [True, False], ids=["tries", "busy"])
+@pytest.mark.parametrize("answer_schema", [GOOD, BAD], ids=["good answer", "bad answer"])
+async def test_bad_tools_and_a_bad_answer(tries: bool, answer_schema: str) -> None:
+    engine = Engine(tries=tries)
+    conversation = asking(answer_schema)
+
+    def prepared(
+        quirks: Quirks, target: Target, /, *, input_tokens: int | None = None, edited: bool = True
+    ) -> Prepared:
+        switches = Switches(tool_parser="engine")
+        return prepare(conversation, find("qwen3-235b"), target=target, quirks=quirks, switches=switches)
+
+    async with upstream(engine) as found:
+        answer = await found.open(prepared, Served("qwen3-235b"), request_id="req_1")
+        answer.close()
+    sent = engine.bodies[-1]
+    if answer_schema == GOOD:
+        assert answer.healed == ("strict_schema",)
+        assert "response_format" in sent
+    else:
+        assert answer.healed == ("strict_schema", "answer_schema")
+    strict = [tool["function"]["name"] for tool in sent["tools"] if tool["function"].get("strict")]
+    assert strict == (["three"] if tries else [])
