@@ -14,8 +14,11 @@ from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
 from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared, Switches, prepare
 from qiao.policies.quirks import Quirks
+from qiao.policies.remedies import TABLE
 from qiao.profiles import find
 from qiao.upstream.base import Served
+from qiao.upstream.client import Client
+from qiao.upstream.grammars import Grammars
 from qiao.upstream.openai import OpenAIUpstream
 from tests.upstream.test_late_refusals import HEAD, MODELS, REST, WORDS
 
@@ -118,3 +121,22 @@ async def test_bad_tools_and_a_bad_answer(tries: bool, answer_schema: str) -> No
         assert answer.healed == ("strict_schema", "answer_schema")
     strict = [tool["function"]["name"] for tool in sent["tools"] if tool["function"].get("strict")]
     assert strict == (["three"] if tries else [])
+
+
+async def test_what_another_request_found_out_meanwhile_is_heeded() -> None:
+    """Two requests are refused for the same tool: who comes second has nothing to find out, and something to heed."""
+    engine = Engine(tries=True)
+    tool = asking(BAD).tools[0]
+    prepared = Prepared(asking(BAD), grammar="tags", bound=(tool,))
+    remedy = next(remedy for remedy in TABLE if remedy.name == "call_structure")
+    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
+    client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    grammars = Grammars(client, "/v1/chat/completions")
+    target = Target(model="qwen3-235b")
+    try:
+        grammars._schemas.keep((tool,), fit=False)
+        assert await grammars.lesson(remedy, prepared, target, frozenset()) == "schema"
+        assert await grammars.lesson(remedy, prepared, target, grammars.refused) == "request"
+    finally:
+        await client.close()
+        server.close()

@@ -64,9 +64,13 @@ class Grammars:
             return used - {"strict"}
         return used
 
-    async def lesson(self, remedy: Remedy, prepared: Prepared, target: Target) -> Lesson:
-        """What the refusal that `remedy` is for was about."""
-        if remedy.quirk not in _QUIRKS or prepared.grammar is None or not self._schemas.unknown(prepared.bound):
+    async def lesson(self, remedy: Remedy, prepared: Prepared, target: Target, heeded: frozenset[str]) -> Lesson:
+        """What the refusal that `remedy` is for was about. `heeded`: the refused schemas that the request left out."""
+        if remedy.quirk not in _QUIRKS or prepared.grammar is None:
+            return "request"
+        if any(key in self.refused and key not in heeded for key in map(guided.key_of, prepared.bound)):
+            return "schema"  # another request has found it out meanwhile
+        if not self._schemas.unknown(prepared.bound):
             return "request"
         if await self._trial(prepared.grammar, prepared, target)((_HARMLESS,)) is False:
             return "engine"

@@ -405,7 +405,7 @@ class OpenAIUpstream:
     async def _learned(self, remedy: Remedy, quirks: Quirks, prepared: Prepared, target: Target) -> Quirks:
         """`quirks` and what a refusal has taught; what lasts is remembered."""
         self._learn(remedy)
-        match await self._grammars.lesson(remedy, prepared, target):
+        match await self._grammars.lesson(remedy, prepared, target, quirks.refused_schemas):
             case "schema":
                 self.quirks = msgspec.structs.replace(self.quirks, refused_schemas=self._grammars.refused)
                 return msgspec.structs.replace(quirks, refused_schemas=self._grammars.refused)
