@@ -170,10 +170,11 @@ def test_a_forced_call_is_left_to_the_engine_where_no_tag_binds_it(mode: Any) ->
     asked = conversation(tools=(WEATHER,), tool_choice=ToolChoice(mode, name="get_weather"))
     found = prepare(asked, QWEN3, target=TARGET, quirks=PASSED)
     assert (found.grammar, found.conversation.tool_choice.mode) == ("tags", "none")
-    for quirks, turns in (
-        (msgspec.structs.replace(PASSED, no_structure=True), asked.turns),
-        (PASSED, (*asked.turns, assistant("So:"))),
-    ):
-        found = prepare(msgspec.structs.replace(asked, turns=turns), QWEN3, target=TARGET, quirks=quirks)
-        assert (found.dialect, found.conversation.tool_choice.mode) == (None, mode)
-        assert "tool_choice: left to the engine's own grammar" in found.notes
+    begun = msgspec.structs.replace(asked, turns=(*asked.turns, assistant("So:")))
+    found = prepare(begun, QWEN3, target=TARGET, quirks=PASSED)
+    assert (found.dialect, found.conversation.tool_choice.mode) == (None, mode)
+    assert "tool_choice: left to the engine's own grammar" in found.notes
+    # What makes no structural tag makes no grammar of the engine's own either.
+    refused = msgspec.structs.replace(PASSED, no_structure=True)
+    found = prepare(asked, QWEN3, target=TARGET, quirks=refused)
+    assert (found.dialect, found.conversation.tool_choice.mode, found.insists) == ("hermes", "none", True)

@@ -66,7 +66,8 @@ def can_pass_by(profile: Profile) -> bool:
 def is_left_to_engine(conversation: Conversation, quirks: Quirks) -> bool:
     """Whether a forced call is better made by the engine's own grammar: where structural tags cannot bind it."""
     is_forced = conversation.tool_choice.mode in ("any", "tool")
-    return is_forced and (quirks.no_structure or not quirks.structural_tags or conversation.is_prefill)
+    # A schema that structural tags refuse makes no grammar of the engine's own either: then words ask for the call.
+    return is_forced and not quirks.no_structure and (not quirks.structural_tags or conversation.is_prefill)
 
 
 def watched_here(conversation: Conversation) -> tuple[Conversation, tuple[str, ...]]:
