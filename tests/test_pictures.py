@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -67,7 +68,7 @@ def same(name: str, said: str, unvarying: Callable[[list[str]], list[str]]) -> N
 
 def masked(line: str) -> str:
     """Without numbers, and without what the model said."""
-    return re.sub(r"\d+(?:\.\d+)?", "0", re.sub(r'"[^"]*"', '"…"', line))
+    return re.sub(r"-?\d+(?:\.\d+)?", "0", re.sub(r'"(?:[^"\\]|\\.)*"', '"…"', line))
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,12 @@ def test_a_picture_names_no_machine_and_is_shown(name: str) -> None:
 
 def test_every_picture_is_drawn_here() -> None:
     assert {path.stem for path in PICTURES.iterdir()} == set(NAMES)
+
+
+def test_what_a_model_says_is_masked_however_it_says_it() -> None:
+    said = ("I'm here", "Hello there! Welcome to my little corner", 'a "b" c\n')
+    assert {masked(f"  ok      text: {json.dumps(text)} (0.5 s)") for text in said} == {'  ok      text: "…" (0 s)'}
+    assert masked("report_sum(-3)") == masked("report_sum(12)")
 
 
 def test_what_stands_in_a_terminal() -> None:

@@ -46,6 +46,20 @@ async def test_text(content: list[dict[str, Any]], problem: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "note"),
+    [
+        ("Hello there", '"Hello there"'),
+        ("I'm here", '"I\'m here"'),
+        ('Say "hi"\n你好', '"Say \\"hi\\"\\n你好"'),
+        ("x" * 50, '"' + "x" * 40 + '"'),
+    ],
+)
+async def test_what_was_said_stands_in_one_kind_of_quotes(said: str, note: str) -> None:
+    answer = message({"type": "text", "text": said})
+    assert (await checked({"POST /v1/messages": answer}))["text"].note == note
+
+
+@pytest.mark.parametrize(
     ("content", "problem"),
     [
         ([call(sum=5)], None),

@@ -97,7 +97,7 @@ def _words(message: dict[str, Any]) -> str:
     # A model that reasons may spend the few tokens on that: the chain is proven all the same.
     if not text.strip() and "thinking" not in kinds:
         raise _Wrong("the answer is empty")
-    return repr(text.strip()[:40]) if text.strip() else "reasoning"
+    return msgspec.json.encode(text.strip()[:40]).decode() if text.strip() else "reasoning"
 
 
 def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
