@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
 
 import aiohttp
 import pytest
@@ -18,7 +17,7 @@ from qiao.core.fault import Fault
 from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
-from qiao.upstream.base import Answer, Count, Preparation, Served, UpstreamFacts
+from qiao.upstream.base import NOBODY, Count, Listener, Preparation, Served, UpstreamFacts
 from qiao.upstream.http import Sink
 
 QUESTION = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
@@ -75,18 +74,12 @@ class BrokenUpstream:
         return UpstreamFacts("vllm", None, (Served("m"),))
 
     async def open(
-        self,
-        prepare: Preparation,
-        served: Served,
-        *,
-        request_id: str,
-        on_sent: Callable[[Answer], None] | None = None,
-        on_first: Callable[[bytes], None] | None = None,
+        self, prepare: Preparation, served: Served, *, request_id: str, listener: Listener = NOBODY
     ) -> BrokenAnswer:
         answer = BrokenAnswer(prepare(self.quirks, Target("m")))
         self.answers.append(answer)
-        if on_sent is not None:
-            on_sent(answer)
+        if listener.on_sent is not None:
+            listener.on_sent(answer)
         return answer
 
     async def count(self, prepare: Preparation, served: Served) -> Count:

@@ -15,6 +15,7 @@ from qiao.core.anthropic.grammar import GrammarError
 from tests.fakes import hygiene
 from tests.integration.conftest import Stage
 from tests.support.background import Background
+from tests.support.listening import speaking
 from tests.support.plain_http import ask
 from tests.support.tap import tapping
 
@@ -66,11 +67,9 @@ async def server(events: list[dict[str, Any]]) -> AsyncIterator[str]:
                 await reader.readuntil(b"\r\n\r\n")
                 writer.write(head + body)
                 await writer.drain()
-        writer.close()
 
-    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with listening:
-        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with speaking(answer) as url:
+        yield url
 
 
 def judged(background: Background, stage: Stage, events: list[dict[str, Any]]) -> Stage:

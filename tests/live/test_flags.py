@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,45 +47,49 @@ print(json.dumps({"window": made.max_model_len, **made.hf_config.rope_parameters
 """
 
 
-@pytest.mark.parametrize("version", [VERSION, OLDER])
-def test_the_real_parser_takes_every_plan(version: str) -> None:
+@pytest.fixture(params=[VERSION, OLDER])
+def version(request: pytest.FixtureRequest) -> str:
+    """Each vLLM whose flags are kept, where it is installed."""
     reason = absence()
     if reason is not None:
         pytest.skip(reason)
-    older = older_folder()
-    if version == OLDER and not older.exists():
-        pytest.skip(f"no vLLM {OLDER} in {older.name}: run `make live`, which unpacks it")
-    asked = plans(version)
-    assert len(asked) > 100
+    if request.param == OLDER and not older_folder().exists():
+        pytest.skip(f"no vLLM {OLDER} in {older_folder().name}: run `make live`, which unpacks it")
+    return str(request.param)
+
+
+def run(version: str, words: list[str | Path], home: Path, **more: Any) -> dict[str, Any]:
+    """What Python with that vLLM prints as its last line, which is JSON."""
     done = subprocess.run(
-        [ENVIRONMENT / "bin" / "python", PLANNER / "record_flags.py", version, "--parse"],
-        input=json.dumps(asked),
+        [ENVIRONMENT / "bin" / "python", *words],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
         env={
             "PATH": "/usr/bin:/bin",
-            "HOME": "/nonexistent",
-            **({"PYTHONPATH": str(older)} if version == OLDER else {}),
+            "HOME": str(home),
+            "HF_HUB_OFFLINE": "1",
+            **({"PYTHONPATH": str(older_folder())} if version == OLDER else {}),
         },
+        **more,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_real_parser_takes_every_plan(version: str, tmp_path: Path) -> None:
+    asked = plans(version)
+    assert len(asked) > 100
+    told = run(version, [PLANNER / "record_flags.py", version, "--parse"], tmp_path, input=json.dumps(asked))
     assert told["version"].startswith(version)
     assert told["parsed"] == len(asked)
     assert told["flags"] == (FOLDER / "flags" / f"{version}.txt").read_text("utf-8").splitlines()
 
 
-@pytest.mark.parametrize("version", [VERSION, OLDER])
 def test_the_real_configuration_is_stretched(version: str, tmp_path: Path) -> None:
     """By the fields that a plan gives, one by one; the suite's model has the window of Qwen3."""
-    reason = absence()
-    if reason is not None:
-        pytest.skip(reason)
-    older = older_folder()
-    if version == OLDER and not older.exists():
-        pytest.skip(f"no vLLM {OLDER} in {older.name}: run `make live`, which unpacks it")
     plan = made(gpus="8xH100", model="qwen3-32b", window=131_072, vllm_version=version)
     assert isinstance(plan, Plan)
     words = list(plan.arguments)
@@ -93,21 +98,7 @@ def test_the_real_configuration_is_stretched(version: str, tmp_path: Path) -> No
     ]
     assert len(stretching) == 10
     window = ["--max-model-len", str(plan.window)]
-    done = subprocess.run(
-        [ENVIRONMENT / "bin" / "python", "-c", CONFIGURED, "--model", ENVIRONMENT / MODEL, *window, *stretching],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(tmp_path),
-            "HF_HUB_OFFLINE": "1",
-            **({"PYTHONPATH": str(older)} if version == OLDER else {}),
-        },
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = run(version, ["-c", CONFIGURED, "--model", ENVIRONMENT / MODEL, *window, *stretching], tmp_path)
     assert told == {
         "window": 131_072,
         "rope_type": "yarn",

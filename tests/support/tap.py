@@ -16,6 +16,8 @@ from typing import Any
 
 import h11
 
+from tests.support.listening import speaking
+
 PIECE = 65536
 
 
@@ -148,14 +150,11 @@ async def tapping(url: str) -> AsyncIterator[Tap]:
     """A relay to the server at `url`."""
     host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
     tap = Tap(host, int(port))
-    server = await asyncio.start_server(tap.relay, "127.0.0.1", 0)
-    tap.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield tap
-    finally:
-        # Not `wait_closed`: a client may keep its connection for as long as it likes.
-        server.close()
-        tap.hang_up()
+    async with speaking(tap.relay) as tap.url:
+        try:
+            yield tap
+        finally:
+            tap.hang_up()
 
 
 def _read(connection: _Connection) -> list[Exchange]:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from qiao.upstream.client import Client
+from tests.support.listening import speaking
 
 PIECE = b"x" * 1000 + b"\n"
 COUNT = 3000
@@ -28,14 +29,9 @@ async def answering(head: bytes, pieces: list[bytes], taken: list[int] | None = 
             writer.write(piece)
             await writer.drain()
             sent.append(len(piece))
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with speaking(serve) as url:
+        yield url
 
 
 def chunked(data: bytes) -> bytes:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from qiao.core.fault import Fault
 from qiao.policies import refusal, remedies
 from qiao.upstream import errors
 from qiao.upstream.http import Connections, ConnectTimeout, HttpError, MalformedAnswer, Origin
+from tests.support.listening import speaking
 
 CASES = sorted((Path(__file__).parent.parent / "golden" / "upstream_errors").glob("*.case"))
 ADDRESS = "http://engine:8000/v1"
@@ -164,24 +163,6 @@ def test_any_json_yields_a_fault(status: int, value: object) -> None:
 
 # --- real sockets ---
 
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def listening(handler: Handler) -> AsyncIterator[str]:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await handler(reader, writer)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    finally:
-        server.close()
-        await server.wait_closed()
-
 
 async def fault_at(url: str, patience: float = 10.0) -> Fault:
     """The fault that one real GET of `url` ends in. `patience`: seconds that it is waited for."""
@@ -204,11 +185,11 @@ async def test_unknown_name() -> None:
 
 
 async def test_connection_refused_names_the_address() -> None:
-    async with listening(lambda reader, writer: asyncio.sleep(0)) as url:
+    async with speaking(lambda reader, writer: asyncio.sleep(0)) as url:
         pass
-    fault = await fault_at(url)
+    fault = await fault_at(f"{url}/v1")
     assert (fault.kind, fault.party) == ("unavailable", "upstream")
-    assert url.removesuffix("/v1") in fault.message
+    assert url in fault.message
     assert "connection refused" in fault.message
 
 
@@ -216,7 +197,7 @@ async def test_closed_without_an_answer() -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
 
-    async with listening(hang_up) as url:
+    async with speaking(hang_up) as url:
         fault = await fault_at(url)
     assert fault.kind == "unavailable"
     assert "closed the connection" in fault.message
@@ -227,7 +208,7 @@ async def test_reset() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
 
-    async with listening(reset) as url:
+    async with speaking(reset) as url:
         fault = await fault_at(url)
     assert fault.kind == "unavailable"
 
@@ -237,7 +218,7 @@ async def test_half_an_answer() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
 
-    async with listening(half) as url:
+    async with speaking(half) as url:
         fault = await fault_at(url)
     assert (fault.kind, fault.party) == ("api", "upstream")
     assert "in the middle of its answer" in fault.message
@@ -247,7 +228,7 @@ async def test_silence_is_a_timeout() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with listening(silent) as url:
+    async with speaking(silent) as url:
         fault = await fault_at(url, patience=0.3)
     assert fault.kind == "timeout"
     assert "did not answer in time" in fault.message
@@ -258,7 +239,7 @@ async def test_not_http() -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
         await reader.read()
 
-    async with listening(ssh) as url:
+    async with speaking(ssh) as url:
         fault = await fault_at(url)
     assert fault.kind == "api"
     assert "does not speak HTTP" in fault.message
@@ -269,7 +250,7 @@ async def test_tls_against_a_plain_server() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
         await reader.read()
 
-    async with listening(plain) as url:
+    async with speaking(plain) as url:
         fault = await fault_at(url.replace("http:", "https:"))
     assert fault.kind == "unavailable"
     assert "TLS" in fault.message

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -19,8 +17,8 @@ from qiao.profiles import find
 from qiao.upstream.base import Served
 from qiao.upstream.client import Client
 from qiao.upstream.grammars import Grammars
-from qiao.upstream.openai import OpenAIUpstream
-from tests.upstream.test_late_refusals import HEAD, MODELS, REST, WORDS
+from tests.support.listening import speaking
+from tests.upstream.test_late_refusals import HEAD, MODELS, REST, WORDS, before
 
 BAD = '{"type": "object", "properties": {"x": {"$ref": "#/$defs/Nope"}}}'
 GOOD = '{"type": "object"}'
@@ -59,7 +57,6 @@ class Engine:
                 writer.write(HEAD + WORDS + REST)
             if not is_trial:
                 self.bodies.append(asked)
-        writer.close()
 
     def refuses(self, asked: dict[str, Any]) -> bool:
         strict = [tool for tool in asked.get("tools", ()) if tool["function"].get("strict")]
@@ -69,17 +66,6 @@ class Engine:
 def _whole(writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}"
     writer.write(head.encode() + b"\r\n\r\n" + body)
-
-
-@asynccontextmanager
-async def upstream(engine: Engine) -> AsyncIterator[OpenAIUpstream]:
-    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
-    found = OpenAIUpstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    try:
-        yield found
-    finally:
-        await found.close()
-        server.close()
 
 
 def asking(answer_schema: str) -> Conversation:
@@ -110,7 +96,7 @@ async def test_bad_tools_and_a_bad_answer(tries: bool, answer_schema: str) -> No
         switches = Switches(tool_parser="engine")
         return prepare(conversation, find("qwen3-235b"), target=target, quirks=quirks, switches=switches)
 
-    async with upstream(engine) as found:
+    async with before(engine) as found:
         answer = await found.open(prepared, Served("qwen3-235b"), request_id="req_1")
         answer.close()
     sent = engine.bodies[-1]
@@ -129,14 +115,11 @@ async def test_what_another_request_found_out_meanwhile_is_heeded() -> None:
     tool = asking(BAD).tools[0]
     prepared = Prepared(asking(BAD), grammar="tags", bound=(tool,))
     remedy = next(remedy for remedy in TABLE if remedy.name == "call_structure")
-    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
-    client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    grammars = Grammars(client, "/v1/chat/completions")
     target = Target(model="qwen3-235b")
-    try:
+    async with speaking(engine.serve) as url:
+        client = Client(url)
+        grammars = Grammars(client, "/v1/chat/completions")
         grammars._schemas.keep((tool,), fit=False)
         assert await grammars.lesson(remedy, prepared, target, frozenset()) == "schema"
         assert await grammars.lesson(remedy, prepared, target, grammars.refused) == "request"
-    finally:
         await client.close()
-        server.close()

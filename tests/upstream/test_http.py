@@ -12,6 +12,7 @@ import pytest
 
 from qiao.upstream import http
 from qiao.upstream.http import Connections, Disconnected, MalformedAnswer, Origin, Response, TruncatedAnswer
+from tests.support.listening import speaking
 
 OK = b"HTTP/1.1 200 OK\r\n"
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -28,26 +29,21 @@ class Server:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
+        # Some tests want the client to end the connection.
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             await self._script(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has ended the connection, which is what some tests want
-        finally:
-            writer.close()
 
 
 @asynccontextmanager
 async def serving(script: Script) -> AsyncIterator[tuple[Server, Connections]]:
     server = Server(script)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    connections = Connections(Origin(server.url), headers={"User-Agent": "qiao"}, connect_timeout=2.0)
-    try:
-        async with asyncio.timeout(10):
-            yield server, connections
-    finally:
-        await connections.close()
-        listener.close()
+    async with speaking(server.serve) as server.url:
+        connections = Connections(Origin(server.url), headers={"User-Agent": "qiao"}, connect_timeout=2.0)
+        try:
+            async with asyncio.timeout(10):
+                yield server, connections
+        finally:
+            await connections.close()
 
 
 async def request_of(reader: asyncio.StreamReader) -> bytes:

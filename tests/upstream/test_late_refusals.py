@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import msgspec
 import pytest
@@ -20,8 +21,9 @@ from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
 from qiao.upstream import openai
-from qiao.upstream.base import Served
-from qiao.upstream.openai import OpenAIAnswer, OpenAIUpstream
+from qiao.upstream.base import NOBODY, Answer, Listener, Served
+from qiao.upstream.openai import OpenAIUpstream
+from tests.support.listening import speaking
 
 BUDGET = (
     b'data: {"error": {"message": "thinking_token_budget is set but reasoning_config is not configured. Please set '
@@ -65,18 +67,23 @@ class Engine:
                     await piece.wait()
                 else:
                     await asyncio.sleep(piece)
-        writer.close()
+
+
+class Speaking(Protocol):
+    """An engine that answers connections."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None: ...
 
 
 @asynccontextmanager
-async def upstream(engine: Engine) -> AsyncIterator[OpenAIUpstream]:
-    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
-    found = OpenAIUpstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    try:
-        yield found
-    finally:
-        await found.close()
-        server.close()
+async def before(engine: Speaking) -> AsyncIterator[OpenAIUpstream]:
+    """The upstream that asks `engine`."""
+    async with speaking(engine.serve) as url:
+        found = OpenAIUpstream(url)
+        try:
+            yield found
+        finally:
+            await found.close()
 
 
 CONVERSATION = Conversation(
@@ -88,11 +95,11 @@ def prepared(quirks: Quirks, target: Target) -> Prepared:
     return Prepared(CONVERSATION)
 
 
-async def opened(found: OpenAIUpstream) -> OpenAIAnswer:
-    return await found.open(prepared, Served("qwen3-235b"), request_id="req_1")
+async def opened(found: OpenAIUpstream, listener: Listener = NOBODY) -> Answer:
+    return await found.open(prepared, Served("qwen3-235b"), request_id="req_1", listener=listener)
 
 
-async def everything(answer: OpenAIAnswer) -> bytes:
+async def everything(answer: Answer) -> bytes:
     whole = bytearray()
 
     def take(piece: bytes) -> bool:
@@ -111,7 +118,7 @@ async def everything(answer: OpenAIAnswer) -> bytes:
 async def test_it_is_healed_and_remembered(pieces: tuple[bytes | float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai, "_FIRST_EVENT_TIMEOUT", 10.0)
     engine = Engine(pieces, (WORDS, REST), (WORDS, REST))
-    async with upstream(engine) as found:
+    async with before(engine) as found:
         answer = await opened(found)
         assert answer.healed == ("thinking_budget",)
         assert await everything(answer) == WORDS + REST
@@ -123,7 +130,7 @@ async def test_it_is_healed_and_remembered(pieces: tuple[bytes | float, ...], mo
     ("said", "kind", "party", "status"), [(MYSTERY, "invalid_request", "client", 400), (DIED, "api", "upstream", 500)]
 )
 async def test_what_cannot_be_healed_is_a_status(said: bytes, kind: str, party: str, status: int) -> None:
-    async with upstream(Engine((said,))) as found:
+    async with before(Engine((said,))) as found:
         with pytest.raises(Fault) as caught:
             await opened(found)
     assert (caught.value.kind, caught.value.party, caught.value.upstream_status) == (kind, party, status)
@@ -131,7 +138,7 @@ async def test_what_cannot_be_healed_is_a_status(said: bytes, kind: str, party: 
 
 async def test_an_engine_that_prefills_is_not_waited_for() -> None:
     prefilled = asyncio.Event()
-    async with upstream(Engine((prefilled, WORDS, REST))) as found, asyncio.timeout(10):
+    async with before(Engine((prefilled, WORDS, REST))) as found, asyncio.timeout(10):
         answer = await opened(found)
         prefilled.set()
         assert await everything(answer) == WORDS + REST
@@ -143,7 +150,7 @@ GRAMMAR = b'data: {"error": {"message": "Grammar error: Invalid type: objectt", 
 async def test_a_grammar_is_waited_for() -> None:
     """It is made before the engine refuses it, which took vLLM more than half a second on two busy cores."""
     formed = msgspec.structs.replace(CONVERSATION, output_schema='{"type": "objectt"}')
-    async with upstream(Engine((0.8, GRAMMAR), (WORDS, REST))) as found:
+    async with before(Engine((0.8, GRAMMAR), (WORDS, REST))) as found:
         answer = await found.open(lambda _quirks, _target: Prepared(formed), Served("qwen3-235b"), request_id="req_1")
         assert answer.healed == ("answer_schema",)
         assert await everything(answer) == WORDS + REST
@@ -152,14 +159,14 @@ async def test_a_grammar_is_waited_for() -> None:
 async def test_the_first_words_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai, "_FIRST_EVENT_TIMEOUT", 100.0)
     opened_by_them = asyncio.Event()
-    async with upstream(Engine((WORDS[:20], opened_by_them, WORDS[20:], REST))) as found, asyncio.timeout(10):
+    async with before(Engine((WORDS[:20], opened_by_them, WORDS[20:], REST))) as found, asyncio.timeout(10):
         answer = await opened(found)
         opened_by_them.set()
         assert await everything(answer) == WORDS + REST
 
 
 async def test_a_stream_that_ends_at_once_is_an_empty_answer() -> None:
-    async with upstream(Engine(())) as found:
+    async with before(Engine(())) as found:
         assert await everything(await opened(found)) == b""
 
 
@@ -173,8 +180,8 @@ async def test_the_first_words_are_handed_on_when_they_come_and_once(
 ) -> None:
     engine = Engine((BUDGET,), (*first, *rest))
     handed: list[bytes] = []
-    async with upstream(engine) as found:
-        answer = await found.open(prepared, Served("qwen3-235b"), request_id="req_1", on_first=handed.append)
+    async with before(engine) as found:
+        answer = await opened(found, Listener(on_first=handed.append))
         assert answer.healed == ("thinking_budget",)
         assert handed
         assert WORDS.startswith(handed[0][: len(WORDS)])
@@ -184,7 +191,7 @@ async def test_the_first_words_are_handed_on_when_they_come_and_once(
 
 async def test_first_words_that_come_late_are_left_to_pump() -> None:
     handed: list[bytes] = []
-    async with upstream(Engine((0.4, WORDS, REST))) as found:
-        answer = await found.open(prepared, Served("qwen3-235b"), request_id="req_1", on_first=handed.append)
+    async with before(Engine((0.4, WORDS, REST))) as found:
+        answer = await opened(found, Listener(on_first=handed.append))
         assert handed == []
         assert await everything(answer) == WORDS + REST

@@ -23,7 +23,7 @@ from qiao.core.fault import Fault
 from qiao.core.fold import Answer as Folded
 from qiao.policies.prepare import Prepared
 from qiao.policies.rank import is_side
-from qiao.upstream.base import Answer, Served
+from qiao.upstream.base import Answer, Listener, Served
 from qiao.upstream.errors import explained
 
 _STREAM_HEADERS = {
@@ -184,8 +184,7 @@ class _Work:
                     prepare,
                     served,
                     request_id=context.request_id,
-                    on_sent=begin,
-                    on_first=self._receive_first if conversation.stream else None,
+                    listener=Listener(begin, self._receive_first if conversation.stream else None),
                 )
         except TimeoutError as error:
             raise _silent(gateway.settings) from error

@@ -112,6 +112,22 @@ class Answer(Protocol):
         ...
 
 
+class Listener(msgspec.Struct, frozen=True):
+    """Who is told how far a request is, before `Upstream.open` returns.
+
+    * `on_sent` is told of the answer before the upstream accepts, for work that can be done while it reads; the last
+      one that it was told of is the one that is returned.
+    * `on_first` is handed the first bytes of a stream in the moment in which they show that the upstream has accepted;
+      `Answer.pump` goes on behind them. Not where they are held back, or came after the acceptance.
+    """
+
+    on_sent: Callable[[Answer], None] | None = None
+    on_first: Callable[[bytes], None] | None = None
+
+
+NOBODY = Listener()
+
+
 class Upstream(Protocol):
     """An engine as the gateway sees it. Every method raises `Fault` and nothing else."""
 
@@ -140,21 +156,9 @@ class Upstream(Protocol):
         ...
 
     async def open(
-        self,
-        prepare: Preparation,
-        served: Served,
-        *,
-        request_id: str,
-        on_sent: Callable[[Answer], None] | None = None,
-        on_first: Callable[[bytes], None] | None = None,
+        self, prepare: Preparation, served: Served, *, request_id: str, listener: Listener = NOBODY
     ) -> Answer:
-        """Send a conversation; returns once the upstream has accepted it.
-
-        * `on_sent` is told of the answer before the upstream accepts, for work that can be done while it reads; the
-          last one that it was told of is the one that is returned.
-        * `on_first` is handed the first bytes of a stream in the moment in which they show that the upstream has
-          accepted; `pump` goes on behind them. Not where they are held back, or came after the acceptance.
-        """
+        """Send a conversation; returns once the upstream has accepted it."""
         ...
 
     async def count(self, prepare: Preparation, served: Served) -> Count:

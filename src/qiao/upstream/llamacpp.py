@@ -8,7 +8,6 @@ is text, unless a threshold is set and a call is that much more probable than af
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -22,7 +21,7 @@ from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
 from qiao.policies.shorten import DEFAULT_TARGET, MEASURED, shorten
-from qiao.upstream.base import Answer, Count, Lesson, Preparation, Served, UpstreamFacts
+from qiao.upstream.base import NOBODY, Count, Lesson, Listener, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
 from qiao.upstream.errors import TRANSPORT_ERRORS
 from qiao.upstream.http import Response, Sink
@@ -168,13 +167,7 @@ class LlamaCppUpstream:
         return self._facts
 
     async def open(
-        self,
-        prepare: Preparation,
-        served: Served,
-        *,
-        request_id: str,
-        on_sent: Callable[[Answer], None] | None = None,
-        on_first: Callable[[bytes], None] | None = None,  # noqa: ARG002 - it accepts before it says anything
+        self, prepare: Preparation, served: Served, *, request_id: str, listener: Listener = NOBODY
     ) -> LlamaCppAnswer:
         prepared = prepare(self.quirks, _target(served))
         conversation, notes = self._fitted(prepared.conversation, served)
@@ -196,8 +189,8 @@ class LlamaCppUpstream:
             notes += (f"max_tokens: texts of this engine end after {options.longest_answer}",)
         decoder = Decoder(forced, leashed=leashed)
         answer = LlamaCppAnswer(response, self._client, prepared, decoder=decoder, notes=notes, estimate=tokens)
-        if on_sent is not None:
-            on_sent(answer)
+        if listener.on_sent is not None:
+            listener.on_sent(answer)
         return answer
 
     async def reading_speed(self) -> float | None:

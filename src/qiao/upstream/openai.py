@@ -33,7 +33,7 @@ from qiao.policies.remedies import ANSWER_TOO_LONG
 from qiao.policies.window import is_far
 from qiao.profiles import Profile, find
 from qiao.profiles.engines import target_for
-from qiao.upstream.base import Answer, Count, Lesson, Preparation, Served, UpstreamFacts
+from qiao.upstream.base import NOBODY, Answer, Count, Lesson, Listener, Preparation, Served, UpstreamFacts
 from qiao.upstream.client import Client, Reply
 from qiao.upstream.counting import Counter, estimate
 from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
@@ -324,15 +324,9 @@ class OpenAIUpstream:
     # -- answers --------------------------------------------------------------------------------------------------
 
     async def open(
-        self,
-        prepare: Preparation,
-        served: Served,
-        *,
-        request_id: str,
-        on_sent: Callable[[Answer], None] | None = None,
-        on_first: Callable[[bytes], None] | None = None,
+        self, prepare: Preparation, served: Served, *, request_id: str, listener: Listener = NOBODY
     ) -> Answer:
-        first = await self._open(prepare, served, request_id=request_id, on_sent=on_sent, on_first=on_first)
+        first = await self._open(prepare, served, request_id=request_id, listener=listener)
         if not first.prepared.insists:
             return first
 
@@ -342,13 +336,7 @@ class OpenAIUpstream:
         return Insisting(first, again, whole=first.decoder.whole)
 
     async def _open(
-        self,
-        prepare: Preparation,
-        served: Served,
-        *,
-        request_id: str,
-        on_sent: Callable[[Answer], None] | None = None,
-        on_first: Callable[[bytes], None] | None = None,
+        self, prepare: Preparation, served: Served, *, request_id: str, listener: Listener = NOBODY
     ) -> OpenAIAnswer:
         facts = await self.facts()
         quirks = self.quirks
@@ -367,7 +355,7 @@ class OpenAIUpstream:
                 prepared = msgspec.structs.replace(
                     prepared, is_limited=fit.is_limited or ANSWER_TOO_LONG in healed, trimmed=fit.trimmed
                 )
-            sending = _Sending(self._client, prepared, fit, healed, on_sent)
+            sending = _Sending(self._client, prepared, fit, healed, listener.on_sent)
             response = await self._client.post(
                 self._prefix + "/chat/completions",
                 body,
@@ -377,7 +365,7 @@ class OpenAIUpstream:
             is_stream = "event-stream" in response.headers.get("content-type", "")
             used = sending.features
             patience = _GRAMMAR_TIMEOUT if self._grammars.is_unproven(prepared, used) else _FIRST_EVENT_TIMEOUT
-            beginning = _Beginning(None if prepared.insists else on_first)
+            beginning = _Beginning(None if prepared.insists else listener.on_first)
             refused_body = await self._refusal(response, beginning, is_stream=is_stream, patience=patience)
             if refused_body is None:
                 self._grammars.accept(prepared)
