@@ -19,8 +19,8 @@ OWN = f"{sys.executable} -m qiao"
 EXPECTED = """\
 Attaching to ENGINE/v1.
 The gateway listens on GATEWAY.
-  ok      text: 'Hello from the fake engine.' (N s)
-  ok      stream: 'Hello from the fake engine.' (N s)
+  ok      text: "Hello from the fake engine." (N s)
+  ok      stream: "Hello from the fake engine." (N s)
   ok      tool call: report_sum(1) (N s)
   ok      count: 23 tokens (N s)
 qiao is up: GATEWAY serves qwen3-235b, window 131072 tokens.
