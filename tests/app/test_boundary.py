@@ -64,7 +64,7 @@ class BrokenUpstream:
     waiting = None
     lessons = ()
 
-    def admit(self) -> None:
+    async def admit(self) -> None:
         pass
 
     def __init__(self) -> None:

@@ -416,6 +416,14 @@ def test_a_long_queue_is_told_before_prefill(stages: Stages) -> None:
         time.sleep(0.1)
 
 
+def test_a_long_queue_is_told_to_the_very_first_request(stages: Stages) -> None:
+    stage = stages(MODEL, "--queue-limit", "2", apart="first in the queue")
+    stage.engine.waiting = 50
+    reply = post(stage, asked("yes"))
+    assert (reply.status, reply.json["error"]["type"]) == (529, "overloaded_error")
+    assert not stage.engine.chats
+
+
 def test_side_requests_come_after_the_conversation(stage: Stage) -> None:
     tool = {"name": "t", "input_schema": {"type": "object"}}
     headers = {SESSION: "s1"}

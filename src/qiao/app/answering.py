@@ -168,7 +168,7 @@ class _Work:
                     tenant=tenant,
                     is_side=is_side(conversation, self._request_headers),
                 )
-                gateway.upstream.admit()
+                await gateway.upstream.admit()
 
                 def begin(answer: Answer) -> None:
                     self._reply = self._manner.reply_to(conversation, answer, context)

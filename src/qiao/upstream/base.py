@@ -146,7 +146,7 @@ class Upstream(Protocol):
         """What it serves; remembered. `fresh` asks again (at most every few seconds)."""
         ...
 
-    def admit(self) -> None:
+    async def admit(self) -> None:
         """One more request is about to be opened. Raises `Fault` (overloaded) where too many wait in the engine."""
         ...
 

@@ -151,7 +151,7 @@ class LlamaCppUpstream:
     def waiting(self) -> int | None:
         return None  # it serves the one who started it
 
-    def admit(self) -> None:
+    async def admit(self) -> None:
         pass
 
     async def facts(self, *, fresh: bool = False) -> UpstreamFacts:

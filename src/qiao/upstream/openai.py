@@ -204,9 +204,9 @@ class OpenAIUpstream:
     def lessons(self) -> tuple[Lesson, ...]:
         return tuple(self._lessons.values())
 
-    def admit(self) -> None:
+    async def admit(self) -> None:
         if self._load is not None:
-            self._load.admit()
+            await self._load.admit()
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
