@@ -106,7 +106,76 @@ def test_a_driver_name_that_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "8xA100", "8xH20", "0xH100", "8xH300", "8xA100-60G", "9999xH100", "8x", "-1xH100"]
+    ("text", "count", "written"),
+    [
+        ("4xH20-96G", 4, "H20-96G"),
+        ("4XH20-96G", 4, "H20-96G"),
+        ("8 H100-80G", 8, "H100-80G"),
+        ("4张H20-96G", 4, "H20-96G"),
+        ("4 卡 H20-96G", 4, "H20-96G"),
+        ("4块H20-96G", 4, "H20-96G"),
+        ("4×H20-96G", 4, "H20-96G"),
+        ("4 x H20 96GB", 4, "H20-96G"),
+        ("4xh20-96g", 4, "H20-96G"),
+        ("4xH20 96G", 4, "H20-96G"),
+        ("8xH20-3e", 8, "H20-141G"),
+        ("8xH100-SXM5-80GB", 8, "H100-80G"),
+        ("8xH100-SXM", 8, "H100-80G"),
+        ("8xH100-80GB-HBM3", 8, "H100-80G"),
+        ("8x NVIDIA H100 80GB HBM3", 8, "H100-80G"),
+        ("H100-80GB x8", 8, "H100-80G"),
+        ("H100-80G*8", 8, "H100-80G"),
+        ("8xH100-PCIE-80GB", 8, "H100-PCIE-80G"),
+        ("4xH100-NVL", 4, "H100-NVL-94G"),
+        ("8xNVIDIA-A100-SXM4-80GB", 8, "A100-80G"),
+        ("8xA100 80GB", 8, "A100-80G"),
+        ("4xA100-PCIE-40GB", 4, "A100-PCIE-40G"),
+        ("2xH200-NVL", 2, "H200-141G"),
+        ("4xA6000", 4, "RTX-A6000-48G"),
+        ("1xA10G", 1, "A10-24G"),
+        ("4090 24G", 1, "RTX-4090-24G"),
+        ("RTX4090", 1, "RTX-4090-24G"),
+        ("2 4090", 2, "RTX-4090-24G"),
+        ("6000 Ada-48G", 1, "RTX-6000-Ada-48G"),
+    ],
+)
+def test_a_gpu_may_be_written_as_others_write_it(text: str, count: int, written: str) -> None:
+    given = specification.gpus(text).gpus
+    assert len(given) == count
+    (meant,) = specification.gpus(f"1x{written}").gpus
+    assert given == (meant,) * count
+    assert meant.capability is not None
+    assert specification.nodes(f"3X{count}X{written}").gpus == (meant,) * count * 3
+
+
+def test_a_name_like_a_known_one_is_not_taken_for_it() -> None:
+    (gpu,) = specification.gpus("1xRTX-A1000-8G").gpus
+    assert gpu.capability is None
+    assert by_driver_name("NVIDIA RTX A1000", 8 * GIB) is None
+
+
+def test_a_description_of_several_computers_is_not_one_gpu() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        specification.gpus("1x8xH100-80G")
+    assert "--nodes 1x8xH100-80G" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "8xA100",
+        "8xH20",
+        "0xH100",
+        "8xH300",
+        "8xA100-60G",
+        "9999xH100",
+        "8x",
+        "-1xH100",
+        "2x 4x H20-96G",
+        "1xNew-0G",
+    ],
 )
 def test_a_machine_that_cannot_be_meant(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -114,7 +183,7 @@ def test_a_machine_that_cannot_be_meant(text: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["8xH100-80G", "2x", "0x8xH100", "2xx8"])
+@pytest.mark.parametrize("text", ["8xH100-80G", "2x", "0x8xH100", "2xx8", "8x4090 24G"])
 def test_nodes_that_cannot_be_meant(text: str) -> None:
     with pytest.raises(ConfigurationError):
         specification.nodes(text)

@@ -39,6 +39,13 @@ class GpuFacts(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes that a process sees."""
         return int(self.usable_gib * GIB) if self.usable_gib is not None else self.memory - DRIVER_SHARE
 
+    @property
+    def written(self) -> str:
+        """As a person writes it, and `specification` reads it: `H20-96G`; a PCIe board where others have NVLink."""
+        boards = {each.interconnect for each in GPUS if each.name == self.name}
+        board = "-PCIE" if self.interconnect == "pcie" and len(boards) > 1 else ""
+        return f"{self.name.replace(' ', '-')}{board}-{self.gigabytes}G"
+
     def gpu(self) -> Gpu:
         """As a part of a described machine, all of it free."""
         return Gpu(
@@ -73,6 +80,12 @@ def _facts(
     )
 
 
+# Words of a name that do not say which GPU it is; boards only sometimes do.
+_BESIDE = re.compile(
+    r"nvidia|tesla|geforce|quadro|sxm\d?|hbm\d?e?|nvlink|blackwell|server|workstation|edition|generation|d"
+)
+_BOARDS = ("pcie", "nvl")
+
 _SMI = "nvidia-smi's total; `GPU 0 has a total capacity of …` of PyTorch, the smallest of ten reports each"
 
 # Longer names first: the first pattern that is found in a driver's name wins, of the size that is nearest.
@@ -86,12 +99,12 @@ GPUS: tuple[GpuFacts, ...] = (
     _facts("H100", r"\bh100 pcie", (80, 81559, 79.10), (9, 0), "pcie", _SMI),
     _facts("H100", r"\bh100", (80, 81559, 79.10), (9, 0), "nvlink", _SMI),
     _facts("H800", r"\bh800", (80, 81559, 79.10), (9, 0), "nvlink", "the H100 with a slower NVLink; same memory"),
-    _facts("H20", r"\bh20(?:-3e)?\b", (141, 143771, 139.72), (9, 0), "nvlink", "H20-3e, the memory of the H200"),
+    _facts("H20", r"\bh20(?: 3e)?\b", (141, 143771, 139.72), (9, 0), "nvlink", "H20-3e, the memory of the H200"),
     _facts("H20", r"\bh20\b", (96, 97871, 95.00), (9, 0), "nvlink", _SMI),
-    _facts("A100", r"\ba100.*pcie", (80, 81920, 79.15), (8, 0), "pcie", _SYSTEMS.format("a100_pcie")),
-    _facts("A100", r"\ba100", (80, 81920, 79.15), (8, 0), "nvlink", _SMI),
-    _facts("A100", r"\ba100.*pcie", (40, 40960, 39.38), (8, 0), "pcie", "vllm#16570: 39.38 GiB"),
-    _facts("A100", r"\ba100", (40, 40960, 39.38), (8, 0), "nvlink", "vllm#16570: 39.38 GiB"),
+    _facts("A100", r"\ba100\b.*pcie", (80, 81920, 79.15), (8, 0), "pcie", _SYSTEMS.format("a100_pcie")),
+    _facts("A100", r"\ba100\b", (80, 81920, 79.15), (8, 0), "nvlink", _SMI),
+    _facts("A100", r"\ba100\b.*pcie", (40, 40960, 39.38), (8, 0), "pcie", "vllm#16570: 39.38 GiB"),
+    _facts("A100", r"\ba100\b", (40, 40960, 39.38), (8, 0), "nvlink", "vllm#16570: 39.38 GiB"),
     _facts("A800", r"\ba800", (80, 81920, 79.15), (8, 0), "nvlink", "the A100 with a slower NVLink; same memory"),
     _facts("RTX PRO 6000", r"rtx pro 6000", (96, 97887, None), (12, 0), "pcie", _SYSTEMS.format("rtx_pro_6000_server")),
     _facts("RTX PRO 5000", r"rtx pro 5000", (72, 73000, None), (12, 0), "pcie", "vllm-project/recipes, taxonomy.yaml"),
@@ -114,26 +127,36 @@ GPUS: tuple[GpuFacts, ...] = (
 
 def known_names() -> tuple[str, ...]:
     """Every variant as a person may write it: `H20-96G`."""
-    return tuple(dict.fromkeys(f"{each.name.replace(' ', '-')}-{each.gigabytes}G" for each in GPUS))
+    return tuple(dict.fromkeys(each.written for each in GPUS))
 
 
 def by_name(name: str, gigabytes: int | None) -> list[GpuFacts]:
     """The variants that a written name can mean, best first; several where only the size tells them apart."""
     wanted = _plain(name)
-    found = [each for each in GPUS if _plain(each.name) == wanted]
+    found = [each for each in GPUS if _plain(each.name) == wanted] or _by_words(name)
     if gigabytes is not None:
         found = [each for each in found if abs(each.gigabytes - gigabytes) <= 1]
     unique: dict[int, GpuFacts] = {}
     for each in found:
-        # SXM boards, with NVLink, are what servers have; a PCIe board says so in its driver's name.
+        # SXM boards, with NVLink, are what servers have; a PCIe board says so in its name.
         if each.gigabytes not in unique or each.interconnect == "nvlink":
             unique[each.gigabytes] = each
     return list(unique.values())
 
 
+def _by_words(name: str) -> list[GpuFacts]:
+    """The variants whose pattern is the whole name, but for the maker and the kind of board and memory."""
+    words = [word for word in re.split(r"[\s_-]+", name.lower()) if not _BESIDE.fullmatch(word)]
+    for text in (" ".join(words), " ".join(word for word in words if word not in _BOARDS)):
+        found = [each for each in GPUS if re.fullmatch(each.pattern, text)]
+        if found:
+            return found
+    return []
+
+
 def by_driver_name(name: str, memory: int | None) -> GpuFacts | None:
     """The variant that a driver calls `name`; the nearest in size where several share the name."""
-    text = re.sub(r"[-_]", " ", name.lower()).replace("nvidia ", "").replace("3e", "")
+    text = re.sub(r"[-_]", " ", name.lower()).replace("nvidia ", "")
     found = [each for each in GPUS if re.search(each.pattern, text)]
     if not found:
         return None
