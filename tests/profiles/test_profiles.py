@@ -36,6 +36,10 @@ from qiao.profiles import FAMILIES, UNKNOWN, Profile, find
         ("meta-llama/Llama-3.3-70B-Instruct", "Llama 3.1 and later", "llama-3.3-70b"),
         ("meta-llama/Llama-3.2-11B-Vision-Instruct", "Llama 3.2 Vision", "llama-3.2-11b-vision"),
         ("meta-llama/Meta-Llama-3-8B-Instruct", "Llama 3", "llama-3-8b"),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", "Llama 4", "llama-4-scout"),
+        ("NousResearch/Hermes-3-Llama-3.1-8B", "Hermes", "hermes-3-llama-3.1-8b"),
+        ("NousResearch/Hermes-2-Pro-Mistral-7B", "Hermes", "hermes-2-pro-mistral-7b"),
+        ("NousResearch/Hermes-4-70B-FP8", "Hermes 4", "hermes-4-70b"),
         ("mistralai/Devstral-Small-2507", "Mistral", "devstral-small-2507"),
         ("deepseek-ai/DeepSeek-R1-0528", "DeepSeek-R1", "deepseek-r1-0528"),
         ("deepseek-ai/DeepSeek-V3-0324", "DeepSeek-V3", "deepseek-v3"),
@@ -55,6 +59,18 @@ from qiao.profiles import FAMILIES, UNKNOWN, Profile, find
 def test_find(name: str, family: str, plain_id: str) -> None:
     found = find(name)
     assert (found.family, found.plain_id) == (family, plain_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect"),
+    [
+        ("NousResearch/Hermes-3-Llama-3.1-8B", "hermes"),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", "pythonic"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama3_json"),
+    ],
+)
+def test_how_calls_are_written(name: str, dialect: str) -> None:
+    assert find(name).dialect == dialect
 
 
 def test_the_first_known_of_several_names_decides() -> None:

@@ -38,6 +38,7 @@ TOOL_PARSERS: dict[str, str] = {
     "deepseek_v31": "deepseek_v31",
     "glm45": "glm45",
     "kimi_k2": "kimi_k2",
+    "pythonic": "llama4_pythonic",
     "harmony": "openai",
 }
 

@@ -21,6 +21,7 @@ _NO_LIST = "template lists no tools; the list is that of the V3.1 model card, ca
 _KIMI_SECTION = "template: a section of its own for the list; no message reaches the place before the system prompt"
 _KIMI_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
 _LLAMA_LIST = "template: before the user's first words; its line `Environment: ipython` is out of reach"
+_HERMES_OWN = "model card: JSON in <tool_call> tags, whatever model it was made of"
 _KIMI_IN_PLACE = "template writes every other role as <|im_system|>NAME where it stands"
 
 DEEPSEEK = (
@@ -49,6 +50,7 @@ DEEPSEEK = (
         reasoning="hybrid",
         thinking_kwarg="thinking",
         thinks_by_default=False,
+        opens_reasoning=True,
         context=131_072,
         dialect="deepseek_v31",
         tool_form="deepseek_v31",
@@ -58,6 +60,7 @@ DEEPSEEK = (
             "reasoning": "model card: thinking and non-thinking by template",
             "thinking_kwarg": "template variable `thinking`, not `enable_thinking` (SGLang docs, vLLM's parser)",
             "thinks_by_default": "template: false when absent",
+            "opens_reasoning": "model card: the prompt of the thinking mode ends with <think>",
             "context": "model card: 128K tokens",
             "dialect": "template: <｜tool▁calls▁begin｜> without code fence",
             "tool_form": "model card, tool call: the list in the system prompt",
@@ -107,6 +110,7 @@ GLM = (
         pattern=r"glm-(?:4\.7|5)",
         reasoning="hybrid",
         thinking_kwarg="enable_thinking",
+        opens_reasoning=True,
         resend="keep",
         keep_kwarg=("clear_thinking", False),
         context=202_752,
@@ -117,6 +121,7 @@ GLM = (
             "images": TEXT_ONLY,
             "reasoning": HYBRID,
             "thinking_kwarg": HYBRID,
+            "opens_reasoning": "rendered with the published template: the prompt ends with <think>",
             "resend": "publisher's guide: return reasoning unmodified in agent work; better and more cache hits",
             "keep_kwarg": "template keeps reasoning when `clear_thinking` is defined and false",
             "context": "config.json: 202,752 tokens",
@@ -140,6 +145,37 @@ GLM = (
             "context": "model card: 128K tokens (4.6: 200K)",
             "dialect": "template: <arg_key>, <arg_value> in <tool_call>",
             "tool_form": _SAME_PROMPT,
+        },
+    ),
+)
+
+# Before the models they were made of: their names often hold those as well (`Hermes-3-Llama-3.1-8B`).
+HERMES = (
+    Profile(
+        family="Hermes 4",
+        pattern=r"hermes-?4",
+        reasoning="hybrid",
+        thinking_kwarg="thinking",
+        thinks_by_default=False,
+        dialect="hermes",
+        why={
+            "system_in_place": _BY_NAME,
+            "images": TEXT_ONLY,
+            "reasoning": "model card: hybrid, <think> when asked for",
+            "thinking_kwarg": "model card: template variable `thinking`",
+            "thinks_by_default": "model card: thinks when `thinking` is true, or a system prompt asks for it",
+            "dialect": _HERMES_OWN,
+        },
+    ),
+    Profile(
+        family="Hermes",
+        pattern=r"hermes",
+        dialect="hermes",
+        why={
+            "system_in_place": _BY_NAME,
+            "images": TEXT_ONLY,
+            "reasoning": NO_SWITCH,
+            "dialect": _HERMES_OWN,
         },
     ),
 )
@@ -228,6 +264,19 @@ OTHERS = (
         },
     ),
     Profile(
+        family="Llama 4",
+        pattern=r"llama-?4-(?P<kind>scout|maverick)",
+        plain_id="llama-4-{kind}",
+        images=True,
+        dialect="pythonic",
+        why={
+            "system_in_place": _BY_NAME,
+            "images": SEES,
+            "reasoning": NO_SWITCH,
+            "dialect": "model card: a list of Python calls; vLLM's parser and template llama4_pythonic",
+        },
+    ),
+    Profile(
         family="Llama 3.2 Vision",
         pattern=r"llama-?3\.2-(?P<size>\d+b)-vision",
         plain_id="llama-3.2-{size}-vision",
@@ -299,7 +348,7 @@ OTHERS = (
     ),
 )
 
-FAMILIES: tuple[Profile, ...] = QWEN + DEEPSEEK + GLM + OTHERS
+FAMILIES: tuple[Profile, ...] = HERMES + QWEN + DEEPSEEK + GLM + OTHERS
 
 UNKNOWN = Profile(
     family="unknown",

@@ -50,6 +50,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     * `reasoning`: "none" never reasons, "hybrid" can be switched, "always" cannot be stopped.
     * `thinking_kwarg`: the template variable that switches a hybrid.
     * `thinks_by_default`: what a hybrid does when the variable is absent.
+    * `opens_reasoning`: the template writes the opening tag of the reasoning itself, wherever the model is to think.
     * `effort`: the effort words that the template takes, weakest first; anything else may make it raise.
       Empty: it takes none.
     * `resend`: what becomes of the reasoning of earlier turns by default: dropped, sent back, or sent back with
@@ -71,6 +72,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: Reasoning = "none"
     thinking_kwarg: str | None = None
     thinks_by_default: bool = True
+    opens_reasoning: bool = False
     effort: tuple[str, ...] = ()
     resend: Resend = "drop"
     keep_kwarg: tuple[str, bool] | None = None

@@ -14,6 +14,7 @@ _SAME_PROMPT = "rendered by the published template with tools and by this form w
 _QWEN_2_5_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 _CODER_SYSTEM = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
 _ALWAYS = "model card: thinking only, the template opens <think> itself"
+_OPENS = "rendered with the published template: the prompt ends with <think> unless thinking is switched off"
 _RESEND_COSTS = "reasoning sent back costs 58-68 % more prefill with this template (prefix-cache measurement)"
 _KEEP_PAYS = "with a template that keeps reasoning, sending it back reuses most (prefix-cache measurement)"
 
@@ -119,6 +120,7 @@ QWEN = (
         images=True,
         reasoning="hybrid",
         thinking_kwarg="enable_thinking",
+        opens_reasoning=True,
         effort=("low", "medium", "xhigh"),
         resend="keep",
         keep_kwarg=("preserve_thinking", True),
@@ -130,6 +132,7 @@ QWEN = (
             "images": SEES,
             "reasoning": HYBRID,
             "thinking_kwarg": HYBRID,
+            "opens_reasoning": _OPENS,
             "effort": "template raises on any other word: high, Claude Code's default, gave HTTP 500 (Qwen3.8#217)",
             "resend": _KEEP_PAYS,
             "keep_kwarg": "model card: preserve_thinking, recommended for agents",
@@ -146,6 +149,7 @@ QWEN = (
         images=True,
         reasoning="hybrid",
         thinking_kwarg="enable_thinking",
+        opens_reasoning=True,
         resend="keep",
         keep_kwarg=("preserve_thinking", True),
         context=262_144,
@@ -156,6 +160,7 @@ QWEN = (
             "images": SEES,
             "reasoning": HYBRID,
             "thinking_kwarg": HYBRID,
+            "opens_reasoning": _OPENS,
             "resend": _KEEP_PAYS,
             "keep_kwarg": "model card: preserve_thinking, recommended for agents",
             "context": "model card: 262,144 tokens natively",
@@ -171,6 +176,7 @@ QWEN = (
         images=True,
         reasoning="hybrid",
         thinking_kwarg="enable_thinking",
+        opens_reasoning=True,
         context=262_144,
         dialect="qwen3_coder",
         tool_form="qwen3_5",
@@ -179,6 +185,7 @@ QWEN = (
             "images": SEES,
             "reasoning": HYBRID,
             "thinking_kwarg": HYBRID,
+            "opens_reasoning": _OPENS,
             "context": "model card: 262,144 tokens natively",
             "dialect": _XML,
             "tool_form": _SAME_PROMPT,
