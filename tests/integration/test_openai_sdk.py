@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from qiao.core.openai.grammar import Checker
 from tests.fakes.script import Break, Call, Part, Pause, Step, Think, call, marker, refusal, step
 from tests.integration.conftest import MODEL, Stage, Stages
+from tests.integration.test_gateway_http import is_anthropic_error
 from tests.integration.test_gateway_streams import BROKEN
 from tests.integration.test_sdk_errors import OVERFLOW
 from tests.support.plain_http import Reply, ask, leave
@@ -504,18 +505,48 @@ def test_a_wrong_key(stage: Stage) -> None:
         error = failure(client, **asked("yes"))
         assert isinstance(error, openai.AuthenticationError)
         assert error.code == "invalid_api_key"
-        with pytest.raises(openai.AuthenticationError):
+        with pytest.raises(openai.AuthenticationError) as listing:
             client.models.list()
+        assert listing.value.code == "invalid_api_key"
     none = ask(stage.gateway.url, "POST", PATH, asked("yes"))
     assert (none.status, none.json["error"]["code"]) == (401, "invalid_api_key")
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/chat/completions/x"])
-def test_what_is_not_here_says_so_in_openais_shape(stage: Stage, path: str) -> None:
-    reply = post(stage, {}, path)
-    assert reply.status == 404
-    assert set(reply.json) == {"error"}
-    assert set(reply.json["error"]) == {"message", "type", "param", "code"}
+ABSENT = [
+    *(("POST", path) for path in ("/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/chat/x", "/embeddings")),
+    ("GET", "/v1/chat/completions"),
+    ("GET", "/v1/models/nope"),
+]
+
+
+@pytest.mark.parametrize("key", ["bearer", "x-api-key"])
+@pytest.mark.parametrize(("method", "path"), ABSENT)
+def test_what_is_not_here_is_told_in_anthropics_shape(stage: Stage, method: str, path: str, key: str) -> None:
+    headers = {"x-api-key": stage.key} if key == "x-api-key" else {"Authorization": f"Bearer {stage.key}"}
+    reply = ask(stage.gateway.url, method, path, {} if method == "POST" else None, headers=headers)
+    assert is_anthropic_error(reply, 404, "not_found_error")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/nope", "/v1/responses"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer sk-other"}, {"x-api-key": "sk-other"}])
+def test_a_wrong_key_is_told_in_both_shapes(stage: Stage, path: str, headers: dict[str, str]) -> None:
+    reply = ask(stage.gateway.url, "GET", path, headers=headers)
+    if path == "/v1/responses":
+        assert is_anthropic_error(reply, 404, "not_found_error")
+    else:
+        assert is_anthropic_error(reply, 401, "authentication_error")
+        assert reply.json["error"]["code"] == "invalid_api_key"
+
+
+def test_openais_sdk_understands_what_is_not_here(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.models.retrieve("nope")
+    assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
+    assert "nope" in unknown.value.message
+    with pytest.raises(openai.NotFoundError, match="chat/completions"):
+        client.responses.create(model=MODEL, input="yes")
+    with pytest.raises(openai.NotFoundError, match="Embeddings"):
+        client.embeddings.create(model=MODEL, input="yes")
 
 
 def test_a_body_over_the_limit(stages: Stages) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -12,6 +12,7 @@ from qiao.app import chat_completions, count_tokens, health, messages, models
 from qiao.app.gateway import Context, Gateway
 from qiao.core.fault import Fault
 
+ErrorShape: TypeAlias = Literal["anthropic", "openai", "both"]
 Handler: TypeAlias = Callable[[web.BaseRequest, Gateway, Context], Awaitable[web.StreamResponse]]
 
 
@@ -51,7 +52,7 @@ _ABSENT = {
     "/v1/responses": "The Responses API is not available on this gateway; use POST /v1/chat/completions.",
     "/v1/embeddings": "Embeddings are not available on this gateway.",
 }
-_OPENAI_PATHS = ("/v1/chat", "/v1/completions", "/v1/responses", "/v1/embeddings")
+_ASKED_BY_BOTH = ("/v1/models", "/v1/chat", "/v1/completions", "/v1/responses", "/v1/embeddings")
 # OpenAI's clients append these to the base URL, which has to end in /v1 and often does not.
 _WITHOUT_VERSION = ("/chat/completions", "/models")
 
@@ -73,13 +74,17 @@ def find(method: str, path: str) -> Route:
     raise Fault("not_found", f"Not found: {method} {path[:200]}")
 
 
-def speaks_openai(path: str, headers: Mapping[str, str]) -> bool:
-    """Whether a client wants its errors in OpenAI's shape. `/v1/models` is asked by both sides: Anthropic's clients
-    send a version, and their key under another name."""
+def error_shape(method: str, path: str) -> ErrorShape:
+    """In whose shape a failure of this request is told: in Anthropic's, but where only OpenAI's protocol is served.
+
+    Clients of both sides ask `/v1/models`, and OpenAI's ask for what is not here: `both` is Anthropic's body with the
+    two more keys that OpenAI's clients read.
+    """
     path = normalised(path)
-    if path.startswith("/v1/models"):
-        return "anthropic-version" not in headers and "x-api-key" not in headers
-    return any(path == own or path.startswith(own + "/") for own in _OPENAI_PATHS)
+    route = ROUTES.get(path)
+    if route is not None and route.handler is chat_completions.chat_completions and method in route.methods:
+        return "openai"
+    return "both" if any(path == own or path.startswith(own + "/") for own in _ASKED_BY_BOTH) else "anthropic"
 
 
 def normalised(path: str) -> str:

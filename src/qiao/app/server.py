@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, assert_never
 from urllib.parse import urlsplit
 
 import msgspec
@@ -127,7 +127,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _key_problem(request: web.BaseRequest) -> str:
-    if routes.speaks_openai(request.path, request.headers):
+    if routes.error_shape(request.method, request.path) == "openai":
         if "Authorization" in request.headers:
             return "Incorrect API key provided: this is not the gateway's key (`qiao key` prints it)."
         return "You didn't provide an API key: send the gateway's key as Authorization: Bearer (`qiao key` prints it)."
@@ -138,10 +138,17 @@ def _key_problem(request: web.BaseRequest) -> str:
 
 def fault_response(fault: Fault, request_id: str, request: web.BaseRequest) -> web.Response:
     """A fault as an HTTP answer, in the shape of the protocol that the client speaks."""
-    if routes.speaks_openai(request.path, request.headers):
-        status, body = openai_errors.status(fault), openai_errors.body(fault)
-    else:
-        status, body = anthropic_errors.status(fault), anthropic_errors.body(fault, request_id)
+    match routes.error_shape(request.method, request.path):
+        case "openai":
+            status, body = openai_errors.status(fault), openai_errors.body(fault)
+        case "anthropic":
+            status, body = anthropic_errors.status(fault), anthropic_errors.body(fault, request_id)
+        case "both":
+            own = openai_errors.error_object(fault)
+            beside = {"code": own["code"], "param": own["param"]}
+            status, body = anthropic_errors.status(fault), anthropic_errors.body(fault, request_id, beside)
+        case never:
+            assert_never(never)
     headers = request_id_headers(request_id)
     if fault.retry_after is not None:
         headers["retry-after"] = f"{max(1, round(fault.retry_after))}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from qiao.core.fault import Fault, Kind
@@ -45,6 +47,6 @@ def error_object(fault: Fault) -> dict[str, Any]:
     return error
 
 
-def body(fault: Fault, request_id: str) -> bytes:
-    """The whole error body."""
-    return encode_json({"type": "error", "error": error_object(fault), "request_id": request_id})
+def body(fault: Fault, request_id: str, beside: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """The whole error body; `beside` are more keys of `error`, for clients of another protocol."""
+    return encode_json({"type": "error", "error": {**error_object(fault), **beside}, "request_id": request_id})
