@@ -210,8 +210,10 @@ def test_a_shortened_conversation_says_so(up: Gateway) -> None:
     }
     response = post(up, body)
     assert response.status_code == 200
-    assert "shortened: " in response.headers["x-qiao-notes"]
+    said = response.headers["x-qiao-notes"]
+    assert "shortened: " in said
     assert response.json()["usage"]["input_tokens"] < 600
+    wait_until(lambda: f"[{said}]" in up.output, 10, "the line of the log")
 
 
 @pytest.mark.parametrize("arguments", [["--bare"], []], ids=["bare", "whole"])

@@ -128,8 +128,18 @@ def test_the_line_for_people() -> None:
     line = as_text(RECORD)
     assert line[8:] == (
         " messages 200 claude-sonnet-4-5 → qwen3-235b stream tool_use in 12034 (11000 cached) out 253 first 0.31s "
-        "4.20s repairs single_quotes×1,trailing_comma×2 healed stop_limit notes 1 claude-cli/2.1.330 req_1"
+        "4.20s repairs single_quotes×1,trailing_comma×2 healed stop_limit [image: replaced by a note] "
+        "claude-cli/2.1.330 req_1"
     )
+
+
+def test_notes_are_told_and_do_not_fill_the_screen() -> None:
+    two = msgspec.structs.replace(RECORD, notes=("shortened: 11 tools to names", "tools: deferred: 3"))
+    assert "[shortened: 11 tools to names; tools: deferred: 3]" in as_text(two)
+    many = msgspec.structs.replace(RECORD, notes=("shortened: system 6.7 KB to 0.3 KB", *["tools: mcp__x" * 8] * 9))
+    assert "[shortened: system 6.7 KB to 0.3 KB; tools: mcp__x" in as_text(many)
+    assert "; and 7 more]" in as_text(many)
+    assert len(as_text(msgspec.structs.replace(RECORD, notes=("x" * 5000,)))) < 600
 
 
 def test_the_line_for_machines() -> None:
@@ -167,10 +177,10 @@ def test_what_a_client_wrote_is_not_logged(message: str, party: str, upstream_st
         assert shown in line
 
 
-@given(model=st.text(max_size=50), message=st.text(max_size=50))
-def test_one_record_is_one_line(model: str, message: str) -> None:
+@given(model=st.text(max_size=50), message=st.text(max_size=50), note=st.text(max_size=50))
+def test_one_record_is_one_line(model: str, message: str, note: str) -> None:
     record = msgspec.structs.replace(
-        RECORD, model=model, fault_kind="api", fault_party="upstream", fault_message=message
+        RECORD, model=model, fault_kind="api", fault_party="upstream", fault_message=message, notes=(note, note)
     )
     for line in (as_text(record), as_json(record)):
         assert len(line.splitlines()) == 1

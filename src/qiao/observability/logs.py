@@ -17,6 +17,9 @@ _ORDER: dict[Level, int] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 # Asked every few seconds by orchestrators: worth a line only when they fail or when everything is wanted.
 _QUIET_ROUTES = frozenset({"healthz", "readyz", "metrics", "hello"})
 
+# Notes say what was done to a request, tool names among it; a client with hundreds of tools shall not fill the screen.
+_NOTES_LIMIT = 300
+
 
 class RequestLog:
     """Writes the line of each request whose level is `level` or above to `stream`."""
@@ -83,7 +86,7 @@ def as_text(record: RequestRecord) -> str:
     if record.trimmed:
         words.append(f"trimmed {record.trimmed}")
     if record.notes:
-        words.append(f"notes {len(record.notes)}")
+        words.append(f"[{_said(record.notes)}]")
     if record.fault_kind is not None:
         said = record.safe_message
         words.append(f"{record.fault_party} {record.fault_kind}" + (f": {_shown(said)}" if said else ""))
@@ -104,6 +107,16 @@ def as_json(record: RequestRecord) -> str:
     }
     said = {name: value for name, value in fields.items() if value is not None and value not in ("", ())}
     return msgspec.json.encode(said).decode()
+
+
+def _said(notes: tuple[str, ...]) -> str:
+    """The notes one after the other, as many as `_NOTES_LIMIT` characters hold; at least the beginning of the first."""
+    said = _shown(notes[0])[:_NOTES_LIMIT]
+    for index, note in enumerate(notes[1:], start=1):
+        if len(said) + len(note) > _NOTES_LIMIT:
+            return f"{said}; and {len(notes) - index} more"
+        said += f"; {_shown(note)}"
+    return said
 
 
 def _shown(text: str) -> str:
