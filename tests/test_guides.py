@@ -151,6 +151,21 @@ def test_troubleshooting_is_current(language: str) -> None:
     assert path.read_text("utf-8") == page(words), "GOLDEN_ACCEPT=1 pytest tests/test_guides.py"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Address already in use",
+        "No space left on device",
+        "is not a valid model identifier",
+        "Invalid tool_choice",
+        "context length exceeded",
+    ],
+)
+@pytest.mark.parametrize("folder", ["guides", "zh/guides"])
+def test_troubleshooting_is_found_by_the_words_of_a_log(folder: str, words: str) -> None:
+    assert words in (ROOT / "docs" / folder / "troubleshooting.md").read_text("utf-8")
+
+
 def test_every_sentence_has_its_chinese_and_no_other() -> None:
     words = chinese()
     rows = remedies_page.rows()

@@ -50,6 +50,41 @@ def test_a_restart_begins_anew() -> None:
     assert [line.hint.name for line in both.lines] == ["disk_full"]
 
 
+@pytest.mark.parametrize(
+    ("phrase", "check"),
+    [
+        ("context length exceeded", "log_line.context_exceeded"),
+        ("Invalid tool_choice", "log_line.tool_choice_refused"),
+    ],
+)
+def test_what_the_original_guide_says_to_look_for(phrase: str, check: str) -> None:
+    (found,) = of_file("vllm.log", f"ERROR 11-22 10:00:00 [serving_chat.py:200] {phrase}\n")
+    assert (found.check, found.grade) == (check, "problem")
+
+
+def test_the_original_guides_400_without_a_reason() -> None:
+    (found,) = of_file("vllm.log", 'INFO:     127.0.0.1:40112 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request\n')
+    assert (found.check, found.grade) == ("log_requests", "warning")
+
+
+def test_a_warning_does_not_stand_before_the_cause() -> None:
+    warned = "WARNING 11-22 10:00:00 [a.py:1] PermissionError: [Errno 13] Permission denied: '/x/usage_stats.json'\n"
+    reading = log_reading.read(f"{warned}torch.OutOfMemoryError: CUDA out of memory.\n".splitlines())
+    assert [(line.hint.name, line.hint.severity) for line in reading.lines] == [
+        ("out_of_memory", "fatal"),
+        ("permission", "warning"),
+    ]
+
+
+def test_what_was_a_warning_first_is_told_by_the_line_that_ended_it() -> None:
+    log = (
+        "WARNING 11-22 10:00:00 [a.py:1] OSError: [Errno 28] No space left on device: '/a'\n"
+        "OSError: [Errno 28] No space left on device: '/b'\n"
+    )
+    (line,) = log_reading.read(log.splitlines()).lines
+    assert (line.number, line.times, line.hint.severity) == (2, 2, "fatal")
+
+
 def test_litellm_with_the_guides_key() -> None:
     found = read("litellm_sample_key.log")
     assert names(found) == ["log_line.litellm_master_key"]

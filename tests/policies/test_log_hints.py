@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qiao.policies.log_hints import MAX_LINE, TABLE, hint
+from qiao.policies.log_rule import LogRule
+from tests.support.troubleshooting import examples, lines
 
 FOLDER = Path(__file__).parent.parent / "golden" / "log_hints"
-CASES = [
-    tuple(line.split("\t", 1))
-    for line in (FOLDER / "lines.txt").read_text("utf-8").splitlines()
-    if not line.startswith("#")
-]
+CASES = lines()
 QUIET = (FOLDER / "quiet_vllm.log").read_text("utf-8").splitlines()
 
 
@@ -33,8 +31,28 @@ def test_what_logs_put_before_a_line_does_not_hide_it(name: str, line: str) -> N
     assert found.name == name
 
 
-def test_every_rule_has_a_case() -> None:
-    assert {rule.hint.name for rule in TABLE} <= {name for name, _ in CASES}
+@pytest.mark.parametrize("rule", TABLE, ids=lambda rule: rule.hint.name)
+def test_every_wording_has_a_case(rule: LogRule) -> None:
+    assert [pattern for pattern in rule.patterns if not examples(rule.hint.name, pattern)] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING 11-22 10:00:00 [fp8.py:130] CUTLASS FP8 block-scaled GEMM not supported here, falling back to Triton",
+        "(APIServer pid=1) WARNING 11-22 10:00:00 [usage_lib.py:212] PermissionError: [Errno 13] Permission denied",
+        "(MaxRetryError(\"host='huggingface.co'\")) thrown while requesting HEAD https://huggingface.co/x",
+        "gpu1:149:149 [0] misc/socket.cc:484 NCCL WARN socketStartConnect: Connect to 10.0.0.2<51423> failed",
+    ],
+)
+def test_what_is_said_in_passing_ends_nothing(line: str) -> None:
+    found = hint(line)
+    assert found is not None
+    assert found.severity == "warning"
+
+
+def test_nccl_takes_sockets_where_no_infiniband_is() -> None:
+    assert hint("gpu1:149:149 [0] transport/net_ib.cc:198 NCCL WARN NET/IB : No device found.") is None
 
 
 def test_a_healthy_start_says_nothing() -> None:
@@ -50,8 +68,8 @@ def test_the_numbers_of_the_line_are_told() -> None:
 
 
 @pytest.mark.parametrize("rule", TABLE, ids=lambda rule: rule.hint.name)
-def test_rules_are_written_for_people(rule: object) -> None:
-    known = rule.hint  # type: ignore[attr-defined]
+def test_rules_are_written_for_people(rule: LogRule) -> None:
+    known = rule.hint
     for text in (known.cause, known.mend):
         assert text[0].isupper() or text[0] in "`/-{1234567890" or text.startswith(("qiao", "hermes"))
         assert text.endswith((".", ")", "…"))

@@ -12,6 +12,7 @@ from qiao.policies.log_rule import Hint
 
 DOCS = Path(__file__).parents[2] / "docs"
 GOLDEN = Path(__file__).parents[1] / "golden" / "guides"
+LINES = GOLDEN.parent / "log_hints"
 
 
 class Words(NamedTuple):
@@ -35,11 +36,25 @@ class Words(NamedTuple):
         return cause, mend
 
 
-def hints() -> list[tuple[Hint, str]]:
-    """Every hint once, with a wording by which its line is known."""
-    found: dict[str, tuple[Hint, str]] = {}
+def lines() -> list[tuple[str, str]]:
+    """Name of the hint and line, of every captured line."""
+    text = (LINES / "lines.txt").read_text("utf-8")
+    return [(name, line) for row in text.splitlines() if not row.startswith("#") for name, line in [row.split("\t", 1)]]
+
+
+def examples(name: str, pattern: str) -> list[str]:
+    """What `pattern` finds in the captured lines of the hint `name`: words as they stand in logs."""
+    wanted = re.compile(pattern, re.IGNORECASE)
+    return [found[0] for known, line in lines() if known == name and (found := wanted.search(line))]
+
+
+def hints() -> list[tuple[Hint, list[str]]]:
+    """Every hint once, with an example of each wording by which its lines are known."""
+    found: dict[str, tuple[Hint, list[str]]] = {}
     for rule in log_hints.TABLE:
-        found.setdefault(rule.hint.name, (rule.hint, rule.patterns[0]))
+        _, known = found.setdefault(rule.hint.name, (rule.hint, []))
+        for pattern in rule.patterns:
+            known += [each for each in examples(rule.hint.name, pattern)[:1] if each not in known]
     return list(found.values())
 
 
@@ -50,22 +65,14 @@ def page(words: Words) -> str:
         for row in remedies_page.rows()
     )
     logs = "".join(
-        f"| `` {_cell(_readable(pattern))} `` | {_cell(words.hint(hint)[0])} | {_cell(words.hint(hint)[1])} |\n"
-        for hint, pattern in hints()
+        f"| {'<br>'.join(f'`` {_cell(each)} ``' for each in known)} | {_cell(words.hint(hint)[0])} | "
+        f"{_cell(words.hint(hint)[1])} |\n"
+        for hint, known in hints()
     )
     return (
         f"{words.introduction}\n## {words.refusals}\n\n{words.refusals_head}\n|---|---|---|---|\n{refusals}"
         f"\n## {words.logs}\n\n{words.logs_head}\n|---|---|---|\n{logs}"
     )
-
-
-def _readable(pattern: str) -> str:
-    """A regular expression as a person would look for it."""
-    text = re.sub(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)", r"<\1>", pattern)
-    text = re.sub(r"\(\?[:!=<][^()]*\)|\.\{\d+,\d+\}\??", "…", text)
-    text = re.sub(r"\\b|\\s\*|\^|\$", "", text)
-    text = re.sub(r"(?:\[[^\]]*\]|\\[dwsS]|\.)[*+?]\??", "…", text)
-    return re.sub(r"\\(.)", r"\1", text).strip()
 
 
 def _cell(text: str) -> str:

@@ -144,11 +144,13 @@ def cause_of(lines: Sequence[str]) -> Cause | None:
         if text is not None:
             # An assertion without words is told by what it asserted, on the line above.
             return Cause(text if ": " in text else f"{text}: {bare(before).strip()}", is_final=False)
-    return None
+    # Nothing failed outright: the first warning of what could have ended it.
+    warned = next((hint for line in lines if (hint := log_hints.suspicion(line)) and hint.severity == "fatal"), None)
+    return Cause(warned.cause.rstrip("."), warned.mend, is_final=False) if warned is not None else None
 
 
 def _raised(line: str) -> str | None:
     found = _RAISED.match(bare(line))
-    if found is None or _ECHOES.search(line):
+    if found is None or _ECHOES.search(line) or log_hints.is_in_passing(line):
         return None
     return f"{found['kind']}: {found['text']}" if found["text"] else found["kind"]

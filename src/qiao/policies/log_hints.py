@@ -35,6 +35,13 @@ _UNTELLING = re.compile(
     r"non-default args:|Initializing a V\d LLM engine|HTTP/1\.1\" 2\d\d"
 )
 
+# Said by the way: a warning, a try that is repeated, something else taken instead. Never alone the end of a start.
+_IN_PASSING = re.compile(
+    r"^(?:(?!\b(?:ERROR|CRITICAL)\b).){0,80}?\bWARNING\b|thrown while requesting (?:HEAD|GET)\b|"
+    r"\bRetrying (?:in \d|\(Retry)|\bfalling back\b",
+    re.IGNORECASE,
+)
+
 TOO_LONG = Hint(
     "context_exceeded",
     "A request was longer than the context window.",
@@ -56,10 +63,23 @@ _MEND = "qiao mends this by itself: put it in front (`qiao up --upstream URL`)."
 
 def hint(line: str) -> Hint | None:
     """What `line` of a log means; None where it is not known to matter."""
+    known = suspicion(line)
+    if known is not None and known.severity == "fatal" and is_in_passing(line):
+        return msgspec.structs.replace(known, severity="warning")
+    return known
+
+
+def suspicion(line: str) -> Hint | None:
+    """The same, however the line says it: a warning of what would be fatal counts as fatal."""
     text = line[:MAX_LINE]
     if _UNTELLING.search(text):
         return None
     return _listed(text, _PARTICULAR) or _of_request(text) or _listed(text, _GENERAL)
+
+
+def is_in_passing(line: str) -> bool:
+    """Whether `line` is a warning, a try that is repeated, or a fall-back: what it tells of ended nothing by itself."""
+    return _IN_PASSING.search(line[:MAX_LINE]) is not None
 
 
 def _listed(text: str, rows: Sequence[tuple[Hint, tuple[re.Pattern[str], ...]]]) -> Hint | None:

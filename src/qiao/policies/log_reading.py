@@ -88,9 +88,10 @@ class _Reader:
         if found is None:
             return
         known = self._found.get(found.name)
-        if known is None:
+        if known is None or _RANK[found.severity] < _RANK[known.hint.severity]:
             text = _PREFIX.sub("", line).strip()
-            self._found[found.name] = Line(number, text if len(text) <= SHOWN else text[: SHOWN - 1] + "…", found)
+            text = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+            self._found[found.name] = Line(number, text, found, times=known.times + 1 if known else 1)
         else:
             self._found[found.name] = msgspec.structs.replace(known, times=known.times + 1)
 

@@ -75,7 +75,7 @@ _LITELLM = (
         r"/v1/responses[\"' ].{0,60}\b404\b",
         r"(?:OpenAIException|openai\.NotFoundError).{0,200}/v1/responses",
         r"404 Not Found.{0,40}/v1/responses",
-        r"^(?:404: )?Not Found LiteLLM: model group",
+        r"Not Found LiteLLM: model group",
         severity="refused",
         source="LiteLLM",
     ),

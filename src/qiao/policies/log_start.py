@@ -149,8 +149,16 @@ _PARALLEL = (
         r"NCCL error",
         r"\bnccl(?:System|Unhandled(?:Cuda|System)|Internal|InvalidUsage|Remote)Error\b",
         r"DistBackendError",
-        r"NCCL WARN",
         r"Watchdog caught collective operation timeout",
+        source="NCCL",
+    ),
+    rule(
+        "nccl",
+        "NCCL warns of something: why the GPUs cannot talk to each other, where they cannot; else it is harmless.",
+        "Heed it when the start fails in NCCL: NCCL_SOCKET_IFNAME may name the wrong network.",
+        # No InfiniBand is no fault: NCCL takes sockets.
+        r"NCCL WARN(?! NET/IB ?: No device found)",
+        severity="warning",
         source="NCCL",
     ),
     rule(
@@ -202,6 +210,26 @@ _DRIVER = (
         "Install the vLLM that matches the GPU (newer vLLM for newer GPUs) or build it for that architecture.",
         r"no kernel image is available for execution on the device",
         r"is not compatible with the current PyTorch installation",
+        r"No compiled \w+ for (?:a compute capability less than )?CUDA device capability",
+    ),
+    rule(
+        "compiled_part",
+        "The compiled part of vLLM was built for another PyTorch or CUDA, or without the kernel that is asked for.",
+        "Install vLLM into an empty virtual environment, so that it brings the PyTorch that it was built for.",
+        r"_C\w*\.abi3\.so: undefined symbol",
+        r"'_C\w*' object has no attribute '\w+'",
+    ),
+    rule(
+        "bf16_unsupported",
+        "The GPU has no BF16 arithmetic (older than Ampere: T4, V100, RTX 20), and the model is in BF16.",
+        "Add --dtype half; few of the Qwen3 checkpoints run well on such GPUs.",
+        r"Bfloat16 is only supported on GPUs with compute capability of at least",
+    ),
+    rule(
+        "gpu_absent",
+        "A process asks for a GPU by a number that is not there.",
+        "CUDA_VISIBLE_DEVICES counts from 0, as `nvidia-smi` does, and must list --tensor-parallel-size GPUs.",
+        r"CUDA error: invalid device ordinal",
     ),
     rule(
         "gpu_fault",
@@ -314,8 +342,14 @@ _MODEL = (
         r"quantization method fp8 is not supported for the current GPU",
         r"(?:Minimum capability: ?(?:89|90)|fp8e4nv not supported in this architecture)",
         r"FP8.{0,60}(?:not supported|requires).{0,60}(?:compute capability|sm_?89|SM89|Hopper|Ada)",
-        r"(?:DeepGEMM|CUTLASS|cutlass).{0,60}(?:FP8|fp8).{0,60}(?:not available|not supported|not installed)",
+        r"(?:DeepGEMM|CUTLASS).{0,60}FP8.{0,60}not (?:available|supported|installed|compiled)",
         r"No compatible FP8 .{0,40}kernel",
+    ),
+    rule(
+        "deep_gemm",
+        "The FP8 kernels of DeepGEMM are asked for, and they are not installed or too old.",
+        "Set VLLM_USE_DEEP_GEMM=0, or install the deep_gemm that this vLLM wants.",
+        r"DeepGEMM backend is not available or outdated",
     ),
     rule(
         "quantization_mismatch",
@@ -325,12 +359,23 @@ _MODEL = (
             r"Quantization method specified in the model config \(\w+\) does not match the quantization method "
             r"specified in the `?quantization`? argument"
         ),
-        r"The quantization method \w+ is not supported for the current GPU",
         r"Unknown quantization method",
+    ),
+    rule(
+        "quantization_unsupported",
+        "The GPU is too old for this quantisation; the line tells the compute capability that it needs.",
+        "Take another repository of the model: AWQ or GPTQ needs 7.5 (T4) or newer, bf16 8.0 (A100).",
+        r"The quantization method [\w-]+ is not supported for the current GPU",
     ),
 )
 
 _SYSTEM = (
+    rule(
+        "start_timeout",
+        "The engine's processes were not ready in time: the weights are slow to read, or one of them hangs.",
+        "Set VLLM_ENGINE_READY_TIMEOUT_S=3600, and put the model on a local disk; a hang shows in `nvidia-smi`.",
+        r"Timed out waiting for engine core processes to start",
+    ),
     rule(
         "port_in_use",
         "The port is taken by another process.",

@@ -129,6 +129,8 @@ WORDINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
 MARKERS = (
     "exceed_context_size_error",
     "context_length_exceeded",
+    "context length exceeded",
+    "context window exceeded",
     "contextwindowexceedederror",
     "maximum context length",
     "exceeds the available context size",

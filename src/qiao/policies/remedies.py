@@ -100,7 +100,7 @@ TABLE: tuple[Remedy, ...] = (
     Remedy(
         "tool_choice_refused",
         (
-            r"Invalid value for `tool_choice`",
+            r"Invalid (?:value for )?[`'\"]?tool_choice\b",
             r"tool_choice.{0,40}(?:not supported|unsupported)",
             r"does not support (?:this )?tool_choice",
         ),
