@@ -177,6 +177,9 @@ TOOLS = ["Bash", "Read", "Write", "WebFetch", "mcp__git__log", "todo_write", "a"
         ("bash", "Bash"),
         ("webfetch", "WebFetch"),
         ("Todo-Write", "todo_write"),
+        ("TodoWrite", "todo_write"),
+        ("web_fetch", "WebFetch"),
+        ("Web Fetch", "WebFetch"),
         ("mcp__git_log", "mcp__git__log"),
         ("Writ", "Write"),
         ("Wrlte", "Write"),
@@ -223,4 +226,33 @@ def test_a_name_between_two_tools_is_left_alone() -> None:
 )
 def test_a_parameter_is_typed_by_the_schema(text: str, schema: Any, wanted: Any) -> None:
     shape = None if schema is None else read_shape(json.dumps(schema))
-    assert json.loads(typed_json(text, shape)) == wanted
+    notes: list[str] = []
+    assert json.loads(typed_json(text, shape, notes.append)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "wanted", "repairs"),
+    [
+        ("[1, 2,]", {"type": "array"}, [1, 2], ["trailing_comma"]),
+        ("{'a': 1}", {"type": "object"}, {"a": 1}, ["single_quotes"]),
+        ("```json\n[1]\n```", {"type": "array"}, [1], ["code_fence"]),
+        ('"5"', INTEGER, 5, ["string_to_number"]),
+        ('"true"', {"type": "boolean"}, True, ["string_to_boolean"]),
+        ('"[1, 2]"', {"type": "array"}, [1, 2], ["string_to_array"]),
+        ('"fast"', {"enum": ["fast", "slow"]}, "fast", ["quoted_value"]),
+        ("True", {"type": "boolean"}, True, []),
+        # Nothing is mended where a string may stand, or in a parameter that the schema does not know.
+        ("[1, 2,]", {"type": ["array", "string"]}, "[1, 2,]", []),
+        ("[1, 2,]", None, "[1, 2,]", []),
+        ('"many"', INTEGER, '"many"', []),
+        ('"fast"', {"enum": ["fast", '"fast"']}, '"fast"', []),
+        ('"quick"', {"enum": ["fast", "slow"]}, '"quick"', []),
+    ],
+)
+def test_a_mend_of_a_parameter_has_a_name(text: str, schema: Any, wanted: Any, repairs: list[str]) -> None:
+    shape = None if schema is None else read_shape(json.dumps(schema))
+    notes: list[str] = []
+    assert json.loads(typed_json(text, shape, notes.append)) == wanted
+    assert notes == repairs
+    if repairs:
+        assert json.loads(typed_json(text, shape)) == text

@@ -160,8 +160,10 @@ def mended(text: str, places: Sequence[int], shape: Shape | None, *, was_cut: bo
 
 def typed(text: str, shape: Shape | None) -> None:
     """A parameter without quotes becomes JSON, whatever it holds."""
-    value = json.loads(typed_json(text, shape))
-    assert isinstance(value, str) or shape is None or shape.allows(value) is not None
+    notes: list[str] = []
+    for written in (typed_json(text, shape), typed_json(text, shape, notes.append)):
+        value = json.loads(written)
+        assert isinstance(value, str) or shape is None or shape.allows(value) is not None
 
 
 def events(data: bytes, places: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -243,8 +244,8 @@ class _Work:
         folded = exchange.answer()
         if folded.fault is not None:
             raise folded.fault
-        repairs = self._context.repairs
-        headers = {"x-qiao-repairs": ", ".join(sorted(set(repairs)))} if repairs else {}
+        repairs = sorted(Counter(self._context.repairs).items())
+        headers = {"x-qiao-repairs": ", ".join(f"{name}={count}" for name, count in repairs)} if repairs else {}
         return Whole(self._reply.whole(folded), headers)
 
     def _take(self, data: bytes) -> bool:

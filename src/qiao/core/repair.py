@@ -3,7 +3,7 @@
 A value is changed only where the schema forbids what stands there and exactly one reading is left; what fits, and what
 nobody can read, stays as the model wrote it. Every change has a name: `string_to_number`, `string_to_boolean`,
 `string_to_array`, `string_to_object`, `string_to_null`, `scalar_to_string`, `wrapped_in_array`, `enum_case`,
-`dropped_null`, `dropped_key`, `near_name`.
+`dropped_null`, `dropped_key`, `near_name`, and, round parameters written as tags, `quoted_value`, `quoted_key`.
 
 `Guide` does it while the arguments stream: it holds back a value whose type does not fit until it closes, and nothing
 else. `typed_json` writes the text of an XML parameter as JSON.
@@ -40,11 +40,11 @@ _UNKNOWN = _Unknown()
 
 
 def near_name(name: str, declared: Iterable[str]) -> str | None:
-    """The declared tool that `name` can only mean: other case, `-` for `_`, or one letter wrong. None if none can."""
+    """The declared tool that `name` can only mean: other case, other or no marks between words, or one letter wrong."""
     names = list(declared)
     if name in names:
         return name
-    for same in (str.casefold, _folded):
+    for same in (str.casefold, _folded, _letters):
         found = [candidate for candidate in names if same(candidate) == same(name)]
         if found:
             return found[0] if len(found) == 1 else None
@@ -56,6 +56,11 @@ def near_name(name: str, declared: Iterable[str]) -> str | None:
 
 def _folded(name: str) -> str:
     return name.strip().casefold().replace("-", "_")
+
+
+def _letters(name: str) -> str:
+    """Without what stands between words: `todo_write` and `TodoWrite` are the same name in two styles."""
+    return _folded(name).replace("_", "").replace(" ", "")
 
 
 def _is_one_edit_away(one: str, other: str) -> bool:
@@ -292,38 +297,58 @@ def _fits(kind: Kind, shape: Shape | None) -> bool:
 # -- parameters written as text ---------------------------------------------------------------------------------------
 
 
-def typed_json(text: str, shape: Shape | None) -> str:
+def typed_json(text: str, shape: Shape | None, note: Note | None = None) -> str:
     """The JSON of a parameter that was written without quotes: read as what the schema allows, else as a string.
 
-    Where the schema says nothing, JSON is read as JSON.
+    Where the schema says nothing, JSON is read as JSON. `note` is told what had to be mended; None: nothing is.
     """
-    if shape is not None and shape.types == frozenset({"string"}):
-        return json.dumps(text, ensure_ascii=False)
+    as_string = json.dumps(text, ensure_ascii=False)
+    if shape is not None and shape.choices is None and shape.types == frozenset({"string"}):
+        return as_string
     word = text.strip()
     try:
         value = json.loads(word, parse_constant=_no_constant)
         written = word
     except (ValueError, RecursionError):
-        value, written = _loose_value(word)
-    if value is _UNKNOWN or (
-        shape is not None
-        and shape.types is not None
-        and (isinstance(value, str) or not shape.allows_type(*type_names(value)))
-    ):
-        return json.dumps(text, ensure_ascii=False)
-    return written
+        value, written = _loose_value(word, shape, note)
+    if value is _UNKNOWN:
+        return as_string
+    if shape is None or shape.types is None:
+        return written
+    if isinstance(value, str):
+        return (None if note is None else _unquoted(value, word, shape, note)) or as_string
+    return written if shape.allows_type(*type_names(value)) else as_string
 
 
-def _loose_value(word: str) -> tuple[Any, str]:
-    """A Python literal, or an array or object that needs mending."""
+def _unquoted(value: str, word: str, shape: Shape, note: Note) -> str | None:
+    """The JSON that is meant by a quoted parameter whose schema wants no quotes; None if it may want them."""
+    if shape.choices is not None and shape.allows(value) and not shape.allows(word):
+        note("quoted_value")
+        return word
+    if shape.allows_type("string"):
+        return None
+    notes: list[str] = []
+    meant = mend(value, shape, notes.append)
+    for name in notes:
+        note(name)
+    return json.dumps(meant, ensure_ascii=False) if notes else None
+
+
+def _loose_value(word: str, shape: Shape | None, note: Note | None) -> tuple[Any, str]:
+    """A Python literal, or, where the schema forbids a string, an array or object that needs mending."""
     if word in ("True", "False", "None"):
         scalar = read_scalar(word)
         written = scalar.text if scalar is not None else "null"
         return json.loads(written), written
-    if word[:1] not in ("[", "{"):
+    if note is None or word[:1] not in ("[", "{", "`") or shape is None or shape.allows_type("string"):
         return _UNKNOWN, ""
-    value = loads_loosely(word, lambda _: None)
-    return value, "" if value is _UNKNOWN else json.dumps(value, ensure_ascii=False)
+    notes: list[str] = []
+    value = loads_loosely(word, notes.append)
+    if value is _UNKNOWN or not shape.allows_type(*type_names(value)):
+        return _UNKNOWN, ""
+    for name in notes:
+        note(name)
+    return value, json.dumps(value, ensure_ascii=False)
 
 
 def _no_constant(word: str) -> Any:

@@ -56,6 +56,19 @@ TOOLS: dict[str, tuple[Tool, ...]] = {
             },
         ),
     ),
+    "house": (
+        tool("TodoWrite", {"todos": {"type": "array"}}, required=["todos"]),
+        tool(
+            "Bash",
+            {
+                "command": STRING,
+                "timeout": {"type": "integer"},
+                "run_in_background": {"type": "boolean"},
+                "mode": {"type": "string", "enum": ["fast", "slow"]},
+            },
+            required=["command"],
+        ),
+    ),
     "files": (
         tool("Write", {"path": STRING, "content": STRING}),
         tool("Bash", {"command": STRING}, required=["command"]),
@@ -68,6 +81,7 @@ class Case(msgspec.Struct, frozen=True):
 
     `"in_stream": "cut"`: bytes of a call have gone out before it turned out not to be one. The stream keeps the
     unfinished block, as the real API does; the whole answer gives the text back.
+    `"repairs"`: the names of the mends, where the case is about them. `"repair": false`: as with `--no-repair`.
     """
 
     name: str
@@ -118,9 +132,11 @@ def run(
     *,
     dialect: str | None = None,
     stops: Sequence[str] = (),
-    repair: bool = True,
+    repair: bool | None = None,
 ) -> Outcome:
-    """What becomes of the answer."""
+    """What becomes of the answer. `repair`: None: as the case says."""
+    if repair is None:
+        repair = bool(case.settings.get("repair", True))
     stage = text_tools(
         dialect or case.dialect,
         case.tools,

@@ -20,6 +20,8 @@ CASES = {**TABLE, **OTHERS}
 
 def expect(case: Case, outcome: Outcome) -> None:
     assert outcome.whole == list(case.wanted)
+    if "repairs" in case.settings:
+        assert [name for _, name in outcome.repairs] == case.settings["repairs"]
     if case.settings.get("in_stream") == "cut":
         assert outcome.cut
         assert outcome.streamed[-1] == case.wanted[-1]

@@ -73,6 +73,7 @@ class Dialect(ABC):
         self._call: _Call | None = None
         self._count = 0
         self._last = ""
+        self._last_notes: set[str] = set()
 
     # -- the contract ---------------------------------------------------------------------------------------------
 
@@ -179,7 +180,8 @@ class Dialect(ABC):
         """A mend that concerns the call that is open, or the one before."""
         if self._call is not None:
             self._call.notes.append(repair)
-        else:
+        elif repair not in self._last_notes:
+            self._last_notes.add(repair)
             self.repairs.append((self._last, repair))
 
     @property
@@ -198,9 +200,10 @@ class Dialect(ABC):
         if call is None:
             return
         self._send(call, "".join(call.held))
-        for repair in dict.fromkeys([*call.found, *call.notes]):
-            self.repairs.append((call.name, repair))
+        notes = dict.fromkeys([*call.found, *call.notes])
+        self.repairs += ((call.name, repair) for repair in notes)
         self._close_call(call, complete=True)
+        self._last_notes.update(notes)
 
     def fail(self) -> None:
         """What was read is no call: it is text, unless a part of it has already gone out as a call."""
@@ -310,6 +313,7 @@ class Dialect(ABC):
         self._count += 1
         self._markdown.feed("\n")
         self._last = call.name
+        self._last_notes.clear()
         if not complete:
             self._state = self._prose
 

@@ -214,7 +214,9 @@ class Envelope:
         nested = Arguments(mend=self._mend)
         sent = nested.feed(value)
         closed = nested.close(cut=False)
-        self._require(closed.outcome == "object" and not closed.leftover.strip())
+        if closed.outcome != "object" or closed.leftover.strip():
+            self._require(False)
+            return
         self._note("string_arguments")
         for repair in nested.repairs:
             self._note(repair)

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from qiao.core.json_lexemes import SPACES, WHITESPACE
-from qiao.core.repair import typed_json
+from qiao.core.repair import Note, typed_json
 from qiao.core.shape import Shape
 from qiao.core.tags import Tags
 
@@ -48,7 +48,7 @@ class MarkupArguments:
     """Reads the parameters of one call, from behind the name; a `Body`.
 
     `terminators` end the call without belonging to it. What is missing at the end of a call is named
-    `missing_close_tag`; an unclosed value is not mended.
+    `missing_close_tag`, quotes round a key `quoted_key`; an unclosed value is not mended.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class MarkupArguments:
                 return self._wait(text)
             self._state = "broken"
             return text
-        self._key = text[:end].strip()
+        self._key = self._known_key(text[:end].strip())
         if not self._key or "\n" in self._key or "<" in self._key:
             self._state = "broken"
             return text
@@ -166,7 +166,8 @@ class MarkupArguments:
         opening = ", " if self._keys else "{"
         self._keys.add(self._key)
         prefix = f"{opening}{json.dumps(self._key, ensure_ascii=False)}: "
-        self._value = _Value(self._out, prefix, shape, trims=self._markup.trims)
+        note = self._note if self._mend else None
+        self._value = _Value(self._out, prefix, shape, note, trims=self._markup.trims)
         self._state = "value"
 
     def _step_value(self, text: str) -> str | None:
@@ -222,8 +223,20 @@ class MarkupArguments:
         end = text.find(self._markup.key_close, found.end(), found.end() + _LONGEST_KEY)
         if end < 0:
             return None if len(text) - found.end() < _LONGEST_KEY and not self._is_final else False
-        key = text[found.end() : end].strip()
+        key = self._unquoted_key(text[found.end() : end].strip())
         return key not in self._keys and self._shape.declares(key)
+
+    def _known_key(self, key: str) -> str:
+        plain = self._unquoted_key(key)
+        if plain != key:
+            self._note("quoted_key")
+        return plain
+
+    def _unquoted_key(self, key: str) -> str:
+        """`key` as the tool knows it: some models put it in quotes, as attributes of XML are."""
+        plain = key[1:-1].strip()
+        is_quoted = len(key) > 2 and key[0] in "\"'" and key[-1] == key[0]
+        return plain if is_quoted and self._mend and self._shape is not None and self._shape.declares(plain) else key
 
     def _finish(self) -> None:
         if not self._keys:
@@ -251,18 +264,19 @@ class MarkupArguments:
 class _Value:
     """The text of one value on its way to JSON. `last`: the last character of it that came."""
 
-    def __init__(self, out: list[str], prefix: str, shape: Shape | None, *, trims: bool) -> None:
+    def __init__(self, out: list[str], prefix: str, shape: Shape | None, note: Note | None, *, trims: bool) -> None:
         self.last = ""
         self._tail = ""  # a line break at the end, which may be layout
         self._out = out
         self._prefix = prefix
         self._shape = shape
+        self._note = note
         self._trims = trims
         self._at_start = trims
         self._held: list[str] = []
         types = None if shape is None else shape.types
         self._mode: Literal["text", "undecided", "held"] = "undecided"
-        if types is not None and "string" not in types:
+        if types is not None and ("string" not in types or (shape is not None and shape.choices is not None)):
             self._mode = "held"
         elif types == frozenset({"string"}):
             self._begin_text()
@@ -290,7 +304,7 @@ class _Value:
         if self._mode == "text":
             self._out.append('"')
         else:
-            self._out.append(self._prefix + typed_json("".join(self._held), self._shape))
+            self._out.append(self._prefix + typed_json("".join(self._held), self._shape, self._note))
 
     def _write(self, text: str) -> None:
         if self._mode == "text":
