@@ -1,10 +1,8 @@
-"""Laws of the planner: sums that add up, offers that fit, names that resolve, flags that every version takes."""
+"""Laws of the planner: sums that add up, names that resolve, flags that every version takes."""
 
 from __future__ import annotations
 
 import json
-import shlex
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,18 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qiao.cli.plan import command, request_of
 from qiao.errors import ConfigurationError
 from qiao.planner import catalogue, specification, vllm
 from qiao.planner.cache import cache_of
-from qiao.planner.choose import plan
 from qiao.planner.explain import as_json, explain
 from qiao.planner.gpu_table import GPUS, by_driver_name, known_names
 from qiao.planner.machine import GIB, MIB
 from qiao.planner.plan import Plan, Refusal
 from qiao.planner.weights import Division, gpu_bytes, layers_of_stage, parameters, parts, summed_bytes
 from qiao.profiles import find
-from tests.planner.cases import FOLDER, Case, a_plan, cases, made, model
+from tests.planner.cases import FOLDER, a_plan, made, model
 
 MACHINES = ("4xH20-96G", "4xA100-80G", "8xH100-80G", "2xH100-80G", "1x5090-32G", "8x4090-24G", "8xB200", "1xL40S")
 VERSIONS = sorted(path.stem for path in (FOLDER / "flags").glob("*.txt"))
@@ -274,25 +270,7 @@ def test_the_schema_keeps_its_names() -> None:
     assert isinstance(found["args"], list)
 
 
-# Offers
-
-
-@pytest.mark.parametrize("path", cases("machines"), ids=lambda path: path.stem)
-def test_every_offer_of_a_refusal_fits(path: Path) -> None:
-    asked = dict(Case(path).given)
-    outcome = made(vllm_version=asked.pop("vllm", None), **asked)
-    if isinstance(outcome, Plan):
-        return
-    assert outcome.nearest
-    for near in outcome.nearest:
-        words = shlex.split(near.command)
-        if words[:2] != ["qiao", "plan"]:
-            continue
-        context = command.make_context("plan", words[2:])
-        options = {
-            key: value for key, value in context.params.items() if key not in ("is_explained", "is_json", "script")
-        }
-        assert isinstance(plan(request_of(**options)), Plan), near.command
+# Refusals
 
 
 def test_a_refusal_says_what_is_missing() -> None:

@@ -157,8 +157,8 @@ def _refused_at_once(request: Request) -> Refusal | None:
             f"{utilisation(gpu):.0%} of it is left.",
             nearest.taken(machine),
         )
-    longest = max(longest_window(model, goal.version) for model in request.models)
-    if goal.window is not None and goal.window > longest:
+    if goal.window is not None and _is_beyond(request):
+        longest = max(longest_window(model, goal.version) for model in request.models)
         own = max(model.window for model in request.models)
         further = f" and goes to {longest:,} by YaRN" if longest > own else ""
         if longest == own and max(longest_window(model, NEWEST) for model in request.models) >= goal.window:
@@ -166,7 +166,7 @@ def _refused_at_once(request: Request) -> Refusal | None:
         return _plain(
             request,
             f"{request.models[0].name} was trained for {own:,} tokens{further}, and {goal.window:,} are asked for.",
-            nearest.shorter(request, own),
+            nearest.shorter(request, own, _fitting),
         )
     if request.since is not None and goal.version < request.since[0]:
         return _plain(
@@ -177,6 +177,12 @@ def _refused_at_once(request: Request) -> Refusal | None:
             reasons=(Reason(about="--vllm", text="architecture not in this version", source=request.since[1]),),
         )
     return None
+
+
+def _is_beyond(request: Request) -> bool:
+    """Whether the window is longer than the model can have."""
+    longest = max(longest_window(model, request.goal.version) for model in request.models)
+    return request.goal.window is not None and request.goal.window > longest
 
 
 def _plain(request: Request, message: str, near: tuple[Nearest, ...], reasons: tuple[Reason, ...] = ()) -> Refusal:
@@ -239,7 +245,8 @@ def _shortage(request: Request, closest: Fit) -> str:
 
 
 def _fitting(request: Request) -> Plan | None:
-    if _refused_at_once(request) is not None:
+    # What is near a window that is too long is found by asking here: it must not ask for it in turn.
+    if _is_beyond(request) or _refused_at_once(request) is not None:
         return None
     found = search(request)
     if found.best is None:

@@ -40,16 +40,20 @@ class GpuFacts(msgspec.Struct, frozen=True, kw_only=True):
         return int(self.usable_gib * GIB) if self.usable_gib is not None else self.memory - DRIVER_SHARE
 
     @property
-    def written(self) -> str:
-        """As a person writes it, and `specification` reads it: `H20-96G`; a PCIe board where others have NVLink."""
+    def full_name(self) -> str:
+        """With the kind of board, where others of this name have NVLink and this one has not."""
         boards = {each.interconnect for each in GPUS if each.name == self.name}
-        board = "-PCIE" if self.interconnect == "pcie" and len(boards) > 1 else ""
-        return f"{self.name.replace(' ', '-')}{board}-{self.gigabytes}G"
+        return f"{self.name} PCIe" if self.interconnect == "pcie" and len(boards) > 1 else self.name
+
+    @property
+    def written(self) -> str:
+        """As a person writes it, and `specification` reads it: `H20-96G`."""
+        return f"{self.full_name.replace(' ', '-')}-{self.gigabytes}G"
 
     def gpu(self) -> Gpu:
         """As a part of a described machine, all of it free."""
         return Gpu(
-            name=self.name,
+            name=self.full_name,
             memory=self.memory,
             usable=self.usable,
             free=self.usable,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import shlex
 from collections.abc import Callable, Iterator
 
 import msgspec
 
-from qiao.planner import catalogue
+from qiao.errors import ConfigurationError
+from qiao.planner import catalogue, specification
 from qiao.planner.cache import bytes_per_token as cache_bytes_per_token
 from qiao.planner.gpu_table import by_driver_name
 from qiao.planner.machine import GIB, Machine
@@ -18,36 +22,52 @@ from qiao.planner.weights import parameters
 _MOST = 4
 _GPU_COUNTS = (1, 2, 4, 8)
 _SMALLER_MODELS = 2
+_LONGER_MODELS = 2
 _USUAL_WINDOW = 65_536
 # What the embedded engine takes unasked (engines/llamacpp.py).
 _EMBEDDED_WINDOW = 32_768
 
 
 def for_request(request: Request, fitting: Callable[[Request], Plan | None]) -> tuple[Nearest, ...]:
-    """The nearest wishes that `fitting` meets."""
-    found: list[Nearest] = []
-    for each in _offers(request, fitting):
-        found.append(each)
-        if len(found) == _MOST:
-            break
-    return tuple(found)
+    """The nearest wishes that `fitting` meets; where nothing near meets them, what is near without any wishes."""
+    found = tuple(itertools.islice(_offers(request, fitting), _MOST))
+    if found or (request.goal.window is None and request.goal.users == 1):
+        return found
+    return for_request(_with(request, users=1), fitting)
 
 
 def _offers(request: Request, fitting: Callable[[Request], Plan | None]) -> Iterator[Nearest]:
+    yield from _other_checkpoints(request, fitting)
     yield from _smaller_wishes(request, fitting)
     yield from _more_gpus(request, fitting)
     yield from _smaller_models(request, fitting)
 
 
+def _other_checkpoints(request: Request, fitting: Callable[[Request], Plan | None]) -> Iterator[Nearest]:
+    """The same model in another precision, where one alone was asked for."""
+    asked = {each.repository for each in request.models}
+    try:
+        family = catalogue.find(next(iter(asked))).family
+    except ConfigurationError:  # a folder
+        return
+    others = tuple(each for each in catalogue.find(family.name).models if each.repository not in asked)
+    plan = fitting(msgspec.structs.replace(request, models=others)) if others else None
+    if plan is not None:
+        other = msgspec.structs.replace(request, wanted=plan.model.repository)
+        yield Nearest(
+            text=f"{plan.model.repository}, the same model in {plan.model.quantisation.name} ({plan.window:,} tokens)",
+            command=_command(other, window=request.goal.window),
+        )
+
+
 def _smaller_wishes(request: Request, fitting: Callable[[Request], Plan | None]) -> Iterator[Nearest]:
     goal = request.goal
-    if goal.window is not None:
-        plan = fitting(_with(request, window=None))
-        if plan is not None:
-            yield Nearest(
-                text=f"a window of {plan.window:,} tokens on the same machine{_users(goal.users)}",
-                command=_command(request, window=plan.window),
-            )
+    shorter = fitting(_with(request, window=None)) if goal.window is not None else None
+    if shorter is not None:
+        yield Nearest(
+            text=f"a window of {shorter.window:,} tokens on the same machine{_users(goal.users)}",
+            command=_command(request, window=shorter.window),
+        )
     users = _most_users(request, fitting)
     if users:
         window = f" with {goal.window:,} tokens each" if goal.window else ""
@@ -55,6 +75,13 @@ def _smaller_wishes(request: Request, fitting: Callable[[Request], Plan | None])
             text=f"{users} user{'s' if users > 1 else ''} at once{window}",
             command=_command(request, users=users, window=goal.window),
         )
+    if shorter is None and not users and goal.window is not None and goal.users > 1:
+        both = fitting(_with(request, window=None, users=1))
+        if both is not None:
+            yield Nearest(
+                text=f"one user with a window of {both.window:,} tokens on the same machine",
+                command=_command(request, users=1, window=both.window),
+            )
 
 
 def _most_users(request: Request, fitting: Callable[[Request], Plan | None]) -> int:
@@ -75,26 +102,24 @@ def _more_gpus(request: Request, fitting: Callable[[Request], Plan | None]) -> I
     for count in _GPU_COUNTS:
         if count <= len(node.gpus):
             continue
-        bigger = Machine(nodes=(msgspec.structs.replace(node, gpus=(node.gpus[0],) * count, holders=()),))
+        described = f"{count}x{_gpu(request)}"
+        bigger = specification.gpus(described)
         plan = fitting(msgspec.structs.replace(request, machine=bigger))
         if plan is not None:
             yield Nearest(
                 text=f"{count} such GPUs in one computer ({plan.model.name}, {plan.window:,} tokens)",
-                command=_command(request, machine=f"--gpus {count}x{_gpu(request)}", window=request.goal.window),
+                command=_command(request, machine=described, window=request.goal.window),
             )
             return
     for count in (2, 3, 4):
         if count <= len(machine.nodes) or len(node.gpus) < max(_GPU_COUNTS):
             continue
-        plan = fitting(msgspec.structs.replace(request, machine=Machine(nodes=(node,) * count)))
+        described = f"{count}x{len(node.gpus)}x{_gpu(request)}"
+        plan = fitting(msgspec.structs.replace(request, machine=specification.nodes(described)))
         if plan is not None:
             yield Nearest(
                 text=f"{count} such computers ({plan.model.name}, {plan.window:,} tokens)",
-                command=_command(
-                    request,
-                    machine=f"--nodes {count}x{len(node.gpus)}x{_gpu(request)}",
-                    window=request.goal.window,
-                ),
+                command=_command(request, machine=described, window=request.goal.window),
             )
             return
 
@@ -147,23 +172,29 @@ def taken(machine: Machine) -> tuple[Nearest, ...]:
     return tuple(found) or (Nearest(text="see who uses the GPUs", command="nvidia-smi"),)
 
 
-def shorter(request: Request, window: int) -> tuple[Nearest, ...]:
+def shorter(request: Request, window: int, fitting: Callable[[Request], Plan | None]) -> tuple[Nearest, ...]:
     """For a window that is longer than the model's own."""
-    found = [Nearest(text=f"the model's own window of {window:,} tokens", command=_command(request, window=window))]
-    longer = [
-        family.name
-        for family in catalogue.FAMILIES
-        if int((family.config.get("text_config") or family.config)["max_position_embeddings"]) > window
-        and abs(family.parameters - parameters(request.models[0])) < parameters(request.models[0]) / 10
-    ]
-    found += [
-        Nearest(
-            text=f"{name}, of the same size with a longer window",
-            command=_command(msgspec.structs.replace(request, wanted=name)),
-        )
-        for name in longer[:2]
-    ]
-    return tuple(found)
+    found = tuple(itertools.islice(_longer_models(request, window, fitting), _LONGER_MODELS))
+    if fitting(_with(request, window=window)) is not None:
+        text = f"the model's own window of {window:,} tokens"
+        found = (Nearest(text=text, command=_command(request, window=window)), *found)
+    near = found or tuple(_smaller_wishes(request, fitting))
+    return near or for_request(_with(request, window=None), fitting)
+
+
+def _longer_models(request: Request, window: int, fitting: Callable[[Request], Plan | None]) -> Iterator[Nearest]:
+    size = parameters(request.models[0])
+    for family in catalogue.FAMILIES:
+        text = family.config.get("text_config") or family.config
+        if int(text["max_position_embeddings"]) <= window or abs(family.parameters - size) >= size / 10:
+            continue
+        models = catalogue.find(family.name).models
+        other = msgspec.structs.replace(request, models=models, wanted=family.name, since=family.since, notes=())
+        if fitting(other) is not None:
+            yield Nearest(
+                text=f"{family.name}, of the same size with a longer window",
+                command=_command(other, window=request.goal.window),
+            )
 
 
 def for_gguf(request: Request) -> tuple[Nearest, ...]:
@@ -178,7 +209,10 @@ def for_gguf(request: Request) -> tuple[Nearest, ...]:
         if weights + cache > free:
             needed += ", which is not enough"
     return (
-        Nearest(text=f"the embedded engine, which is llama.cpp ({needed})", command=f"qiao up --gguf {request.wanted}"),
+        Nearest(
+            text=f"the embedded engine, which is llama.cpp ({needed})",
+            command=shlex.join(["qiao", "up", "--gguf", request.wanted]),
+        ),
         Nearest(text="the same model's repository in FP8 or AWQ", command="qiao plan --model OWNER/NAME"),
     )
 
@@ -197,31 +231,31 @@ def _command(
     request: Request, *, machine: str | None = None, window: int | None = None, users: int | None = None
 ) -> str:
     """`qiao plan` with the same options but for those given here."""
-    words = ["qiao plan"]
-    given = request.machine.given
-    if machine is not None:
-        words.append(machine)
-    elif given is not None:
-        words.append(f"{'--nodes' if len(request.machine.nodes) > 1 else '--gpus'} {given}")
-    words.append(f"--model {request.wanted}")
+    words = ["qiao", "plan"]
+    described = machine or request.machine.given
+    if described is not None:
+        words += [specification.flag(described), described]
+    words += ["--model", request.wanted]
     if window:
-        words.append(f"--window {window}")
+        words += ["--window", str(window)]
     count = users or request.goal.users
     if count > 1:
-        words.append(f"--users {count}")
+        words += ["--users", str(count)]
     if request.goal.preference != "balanced":
-        words.append(f"--{request.goal.preference}")
+        words += [f"--{request.goal.preference}"]
     if request.goal.version != NEWEST:
-        words.append(f"--vllm {version_text(request.goal.version)}")
-    return " ".join(words)
+        words += ["--vllm", version_text(request.goal.version)]
+    return shlex.join(words)
 
 
 def _gpu(request: Request) -> str:
-    gpu = request.machine.gpus[0]
+    """The machine's GPU as `--gpus` takes it; the smallest, where they differ."""
+    gpu = min(request.machine.gpus, key=lambda each: each.usable or 0)
     facts = by_driver_name(gpu.name, gpu.memory)
-    gigabytes = facts.gigabytes if facts else round((gpu.memory or gpu.usable or 0) / GIB)
-    name = facts.name if facts else gpu.name
-    return f"{name.replace(' ', '-')}-{gigabytes}G"
+    if facts is not None:
+        return facts.written
+    name = "-".join(re.findall(r"\w+", gpu.name)) or "GPU"
+    return f"{name}-{max(1, round((gpu.memory or gpu.usable or 0) / GIB))}G"
 
 
 def _users(users: int) -> str:
