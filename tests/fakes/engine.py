@@ -83,13 +83,15 @@ RECORD = web.RequestKey("record", Recorded)
 @dataclass
 class FakeEngine:
     """The server's state: what it serves and what it was asked. `key`: the API key it demands. `waiting`: what its
-    metrics say of its queue. `version`: what it says it is."""
+    metrics say of its queue. `version`: what it says it is. `trouble`: paths that are answered with nothing but
+    this status."""
 
     models: Mapping[str, Behaviour] = field(default_factory=lambda: dict(MODELS))
     key: str | None = None
     healthy: bool = True
     waiting: int = 0
     version: str = "0.32.0"
+    trouble: Mapping[str, int] = field(default_factory=dict)
     requests: list[Recorded] = field(default_factory=list)
     _attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     _cache: PrefixCache = field(default_factory=PrefixCache)
@@ -182,6 +184,8 @@ class FakeEngine:
         try:
             if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
                 answer = _json(401, {"error": "Unauthorized"})
+            elif request.path in self.trouble:
+                answer = _json(self.trouble[request.path], {"error": {"message": "in trouble"}})
             else:
                 answer = await handler(request)
             record.status = answer.status

@@ -191,6 +191,28 @@ async def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
         assert server.connections == 2
 
 
+async def test_who_closed_a_kept_connection_is_told() -> None:
+    closing = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK + b"content-length: 0\r\n\r\n")
+        await closing.wait()
+
+    async with serving(script) as (_, connections):
+        (await connections.request("GET", "/")).close()
+        assert connections.is_connected
+        closing.set()
+        while connections.is_connected:
+            await asyncio.sleep(0.01)
+        assert connections.was_closed
+    async with serving(answers(OK + b"connection: close\r\ncontent-length: 0\r\n\r\n", keep=False)) as (_, connections):
+        (await connections.request("GET", "/")).close()
+        while connections.is_connected:
+            await asyncio.sleep(0.01)
+        assert not connections.was_closed  # it said so
+
+
 async def test_a_request_that_a_kept_connection_took_to_its_grave_is_sent_again() -> None:
     """The server's close is only seen once the next request is under way."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from qiao.core.conversation import Conversation, Text, Tool, Turn
@@ -16,6 +18,7 @@ from tests.fakes.behaviour import Behaviour
 from tests.fakes.engine import FakeEngine, serving
 from tests.fakes.script import Step, marker, refusal
 from tests.support.gateway import free_port
+from tests.support.listening import speaking
 
 MODEL = "m"
 SERVED = Served(MODEL, 40960)
@@ -31,8 +34,16 @@ async def healed(upstream: OpenAIUpstream, conversation: Conversation) -> tuple[
         return prepare(conversation, find(MODEL), target=target, quirks=quirks)
 
     answer = await upstream.open(ready, SERVED, request_id="r")
+    assert not await answer.pump(lambda _: True)
     answer.close()
     return answer.healed
+
+
+async def left_alone(upstream: OpenAIUpstream) -> None:
+    """Wait until no connection stands."""
+    async with asyncio.timeout(5):
+        while upstream._client.connections.is_connected:
+            await asyncio.sleep(0.01)
 
 
 TOOLS = asking("hi", tools=(Tool("t"),))
@@ -75,6 +86,110 @@ async def test_an_engine_that_was_gone_is_asked_anew(engine: FakeEngine) -> None
         assert upstream.lessons == ()
         assert other.chats[-1].body["tool_choice"] == "auto"
     await upstream.close()
+
+
+async def test_one_that_came_back_as_another_is_asked_before_the_next_request(engine: FakeEngine) -> None:
+    port = free_port()
+    upstream = OpenAIUpstream(f"http://127.0.0.1:{port}")
+    async with serving(engine, port=port):
+        assert await healed(upstream, TOOLS) == ("no_tool_parser",)
+    await left_alone(upstream)
+    other = FakeEngine({MODEL: Behaviour(max_model_len=131_072)}, version="0.33.0")
+    async with serving(other, port=port):
+        facts = await upstream.facts()
+        assert (facts.version, facts.served(MODEL).window) == ("0.33.0", 131_072)  # type: ignore[union-attr]
+        assert upstream.lessons == ()
+        assert await healed(upstream, TOOLS) == ()
+        assert other.chats[-1].body["tool_choice"] == "auto"
+    await upstream.close()
+
+
+async def test_one_with_another_window_was_started_anew(engine: FakeEngine) -> None:
+    port = free_port()
+    upstream = OpenAIUpstream(f"http://127.0.0.1:{port}")
+    async with serving(engine, port=port):
+        assert await healed(upstream, TOOLS) == ("no_tool_parser",)
+    await left_alone(upstream)
+    async with serving(FakeEngine({MODEL: Behaviour(max_model_len=131_072)}), port=port):
+        assert await healed(upstream, TOOLS) == ()
+        assert upstream.lessons == ()
+    await upstream.close()
+
+
+async def test_after_a_pause_without_a_connection_it_is_asked_first(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(engine) as url:
+        upstream = OpenAIUpstream(url)
+        monkeypatch.setattr("qiao.upstream.http._KEEP_ALIVE_SECONDS", 0.0)
+        await upstream.facts()
+        engine.version = "0.33.0"
+        await left_alone(upstream)
+        assert (await upstream.facts()).version == "0.32.0"  # that short a pause is none
+        monkeypatch.setattr("qiao.upstream.renewal.AGE_ALONE", -1.0)
+        assert (await upstream.facts()).version == "0.33.0"
+        await upstream.close()
+
+
+async def test_one_that_hangs_when_it_is_asked_again_is_waited_for_shortly() -> None:
+    is_asked = asyncio.Event()
+    served = b'{"data":[{"id":"m","owned_by":"x"}]}'
+
+    async def hang_later(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not is_asked.is_set():
+            path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+            if path == b"/version":
+                writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                is_asked.set()
+                return  # closed although it was to be kept
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(served), served))
+        is_asked.clear()
+        await reader.read()
+
+    async with speaking(hang_later) as url:
+        upstream = OpenAIUpstream(url)
+        known = await upstream.facts()
+        await left_alone(upstream)
+        async with asyncio.timeout(5):
+            for _ in range(20):
+                assert await upstream.facts() is known
+        assert not is_asked.is_set()
+        await upstream.close()
+
+
+async def test_while_a_connection_stands_nobody_waits(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(engine) as url:
+        upstream = OpenAIUpstream(url)
+        await upstream.facts()
+        asked = len(engine.requests)
+        engine.version = "0.33.0"
+        monkeypatch.setattr("qiao.upstream.renewal.AGE_ALONE", -1.0)
+        monkeypatch.setattr("qiao.upstream.renewal.AGE", -1.0)
+        for _ in range(3):
+            assert (await upstream.facts()).version == "0.32.0"
+        monkeypatch.undo()
+        async with asyncio.timeout(5):
+            while (await upstream.facts()).version != "0.33.0":
+                await asyncio.sleep(0.01)
+        assert [request.path for request in engine.requests[asked:]] == ["/v1/models", "/version"]
+        await upstream.close()
+
+
+async def test_one_that_is_too_busy_to_tell_is_no_other(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(engine) as url:
+        upstream = OpenAIUpstream(url)
+        assert await healed(upstream, TOOLS) == ("no_tool_parser",)
+        known = await upstream.facts()
+        engine.trouble = {"/version": 503}
+        upstream._facts_at = -100.0
+        assert await upstream.facts(fresh=True) is known
+        assert upstream.quirks.no_tool_parser
+        engine.trouble = {"/v1/models": 503}
+        monkeypatch.setattr("qiao.upstream.renewal.AGE_ALONE", -1.0)
+        monkeypatch.setattr("qiao.upstream.renewal.AGE", -1.0)
+        assert await upstream.facts() is known
+        assert await healed(upstream, TOOLS) == ()
+        await upstream.close()
 
 
 async def test_what_belongs_to_one_request_is_counted_and_not_kept(engine: FakeEngine) -> None:

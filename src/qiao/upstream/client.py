@@ -34,7 +34,8 @@ class Client:
     """Requests to one upstream root. Use it inside one running loop; `close()` it at the end.
 
     `root`: http or https URL, to which paths are appended. `connect_timeout`: seconds. `has_failed`: the server could
-    not be reached, or broke off, since somebody set this to False: it may have been started anew.
+    not be reached, or broke off, since somebody set this to False: it may have been started anew. `connections`: those
+    to it, to be looked at.
     """
 
     def __init__(self, root: str, *, api_key: str | None = None, connect_timeout: float = 10.0) -> None:
@@ -43,10 +44,10 @@ class Client:
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         self.has_failed = False
-        self._connections = Connections(Origin(self.root), headers=headers, connect_timeout=connect_timeout)
+        self.connections = Connections(Origin(self.root), headers=headers, connect_timeout=connect_timeout)
 
     async def close(self) -> None:
-        await self._connections.close()
+        await self.connections.close()
 
     async def post(
         self,
@@ -64,7 +65,7 @@ class Client:
         sent = {"Content-Type": "application/json", **(headers or {})}
         try:
             async with asyncio.timeout(timeout):
-                return await self._connections.request("POST", path, body, sent, meanwhile=meanwhile)
+                return await self.connections.request("POST", path, body, sent, meanwhile=meanwhile)
         except TRANSPORT_ERRORS as error:
             raise self.fault(error) from error
 
@@ -81,7 +82,7 @@ class Client:
         """GET (or HEAD) and read the whole answer. Raises `Fault` when there is none in `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                response = await self._connections.request(method, path, headers=headers)
+                response = await self.connections.request(method, path, headers=headers)
         except TRANSPORT_ERRORS as error:
             raise self.fault(error) from error
         if method == "HEAD":

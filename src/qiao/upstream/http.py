@@ -370,7 +370,8 @@ class _Connection(asyncio.Protocol):
 class Connections:
     """Kept connections to one origin. Use it inside one running loop; `close()` it at the end.
 
-    `headers` are sent with every request. `connect_timeout`: seconds, TLS included.
+    `headers` are sent with every request. `connect_timeout`: seconds, TLS included. `was_closed`: the server closed a
+    kept connection since somebody set this to False.
     """
 
     def __init__(self, origin: Origin, *, headers: Mapping[str, str], connect_timeout: float) -> None:
@@ -384,6 +385,7 @@ class Connections:
         self._idle: list[_Connection] = []
         self._reaper: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self.was_closed = False
         self._none_open = asyncio.Event()
         self._none_open.set()
 
@@ -428,8 +430,15 @@ class Connections:
         if self._is_closed:
             connection.abort()
 
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._open)
+
     def lost(self, connection: _Connection) -> None:
         self._open.discard(connection)
+        if connection in self._idle:  # what we give up ourselves is taken out before
+            self._idle.remove(connection)
+            self.was_closed = True
         if not self._open:
             self._none_open.set()
 

@@ -1,8 +1,8 @@
 """An OpenAI-compatible engine (vLLM, SGLang, llama.cpp, Ray Serve, …) as an upstream.
 
-Facts come from `GET /v1/models` (and vLLM's `/version`); an answer is one `POST /v1/chat/completions`. A refusal that
-names something the engine does not take is healed: the request is mended and sent again at once, at most twice, and
-what lasts is remembered in `quirks`.
+Facts come from `GET /v1/models` (and vLLM's `/version`), asked again as `renewal` says; an answer is one
+`POST /v1/chat/completions`. A refusal that names something the engine does not take is healed: the request is mended
+and sent again at once, at most twice, and what lasts is remembered in `quirks`.
 
 vLLM refuses some things (a thinking budget without a reasoning parser, a schema without a grammar) only after the head
 of a stream, as its first event, before it prefills. So a stream counts as accepted once its beginning was looked at.
@@ -43,6 +43,7 @@ from qiao.upstream.http import Response, Sink
 from qiao.upstream.insisting import Insisting, asking_again
 from qiao.upstream.load import Load
 from qiao.upstream.probe import Findings, probe
+from qiao.upstream.renewal import Renewal
 
 _FACTS_TIMEOUT = 10.0
 _FACTS_MINIMUM_AGE = 2.0
@@ -177,10 +178,12 @@ class OpenAIUpstream:
         self._model = model
         self._on_heal = on_heal
         self._version_known: str | None = None
+        self._models_known: tuple[Served, ...] = ()
         self._lessons: dict[tuple[str, int | str | None], Lesson] = {}
         self._facts: UpstreamFacts | None = None
         self._facts_at = 0.0
         self._facts_lock = asyncio.Lock()
+        self._renewal = Renewal(self._client.connections, self._facts_again)
         self._counter = Counter(self._client)
         self._fitter = Fitter(self._counter, on_overflow)
         self._found: tuple[str | None, Served, Findings] | None = None
@@ -191,6 +194,7 @@ class OpenAIUpstream:
     async def close(self) -> None:
         if self._load is not None:
             await self._load.close()
+        await self._renewal.close()
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
@@ -211,13 +215,26 @@ class OpenAIUpstream:
     # -- facts ----------------------------------------------------------------------------------------------------
 
     async def facts(self, *, fresh: bool = False) -> UpstreamFacts:
-        if self._facts is not None and not self._client.has_failed and not self._may_refresh(fresh):
-            return self._facts
+        known = self._facts
+        if known is not None and not self._client.has_failed and not self._may_refresh(fresh):
+            if self._renewal.is_due(self._facts_at):
+                await self._renewal.run()
+            return self._facts or known
         async with self._facts_lock:
             if self._facts is None or self._client.has_failed or self._may_refresh(fresh):
-                self._facts = await self._ask_facts()
-                self._facts_at = asyncio.get_running_loop().time()
+                await self._renew_facts()
+            assert self._facts is not None
             return self._facts
+
+    async def _facts_again(self) -> None:
+        async with self._facts_lock:
+            await self._renew_facts()
+
+    async def _renew_facts(self) -> None:
+        asked = await self._ask_facts()
+        self._facts_at = asyncio.get_running_loop().time()
+        if asked != self._facts:
+            self._facts = asked
 
     def _may_refresh(self, fresh: bool) -> bool:
         return fresh and asyncio.get_running_loop().time() - self._facts_at > _FACTS_MINIMUM_AGE
@@ -226,8 +243,9 @@ class OpenAIUpstream:
         reply = await self._client.get(self._prefix + "/models", timeout=_FACTS_TIMEOUT)
         if reply.status != 200:
             if reply.status in (404, 405, 501) and self._model is not None:
-                self._settle(None)
-                return UpstreamFacts(self._flavor or "openai", None, (Served(self._model),))
+                models: tuple[Served, ...] = (Served(self._model),)
+                self._settle(None, models)
+                return UpstreamFacts(self._flavor or "openai", None, models)
             raise self._refused(reply)
         body = reply.json()
         listed = body.get("data") if isinstance(body, dict) else None
@@ -240,7 +258,7 @@ class OpenAIUpstream:
             models = (Served(self._model), *models)
         flavor = self._flavor or _flavor_of(listed)
         version = await self._version(flavor)
-        self._settle(version)
+        self._settle(version, models)
         return UpstreamFacts(flavor, version, models)
 
     async def _version(self, flavor: Flavor) -> str | None:
@@ -251,14 +269,18 @@ class OpenAIUpstream:
         try:
             reply = await self._client.get(path, timeout=_FACTS_TIMEOUT)
         except Fault:
-            return None  # an engine without the route is older or another one; nothing depends on it
+            return self._version_known  # it is busy, or hangs: no news
+        if reply.status == 429 or reply.status >= 500:
+            return self._version_known
+        # An engine without the route is older or another one; nothing depends on it.
         body = reply.json() if reply.status == 200 else None
         version = body.get(name) if isinstance(body, dict) else None
         return version if isinstance(version, str) else None
 
-    def _settle(self, version: str | None) -> None:
+    def _settle(self, version: str | None, models: tuple[Served, ...]) -> None:
         """What it taught holds no more where it is another version, or may have been started anew with other flags."""
-        if self._version_known != version or self._client.has_failed:
+        is_changed = any(model not in models for model in self._models_known)
+        if self._version_known != version or is_changed or self._client.has_failed:
             # What a probe finds out cannot be learned from a refusal, so it holds until the next probe.
             known = self.quirks
             self.quirks = Quirks(
@@ -272,7 +294,7 @@ class OpenAIUpstream:
             if self._found is not None:
                 self._found = None
                 self._probing = asyncio.create_task(self._probe_again())
-        self._version_known = version
+        self._version_known, self._models_known = version, models
         self._client.has_failed = False
 
     async def _probe_again(self) -> None:
