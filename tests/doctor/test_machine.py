@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from qiao.doctor.finding import Finding, findings
 from qiao.hardware import nvidia_smi
 from qiao.hardware.ports import Owner
 from qiao.ledger.running import Running
-from qiao.planner.machine import GIB, Gpu, Machine, Node, System
+from qiao.planner.machine import GIB, Gpu, Holder, Machine, Node, System
 
 SMI = """
 +---------------------------------------------------------------------------------------+
@@ -83,10 +84,48 @@ def test_gpu_memory_that_somebody_holds() -> None:
     assert "process 2711, 40.3 GiB" in found["gpu_memory_taken"].evidence
 
 
-def test_gpu_memory_that_the_engine_holds_is_in_its_place() -> None:
-    found = of(machine=captured("VLLM::EngineCore"))
+def test_gpu_memory_that_our_engine_holds_is_in_its_place() -> None:
+    found = of(machine=captured("VLLM::EngineCore"), own_processes=frozenset({2711}))
     assert bad(found) == {}
     assert found["gpu_memory_taken"].grade == "ok"
+
+
+def held_by(name: str, memory: int | None, free: int = 2) -> Machine:
+    gpu = Gpu(name="H20", memory=96 * GIB, usable=95 * GIB, free=free * GIB)
+    return Machine(nodes=(Node(gpus=(gpu,), holders=(Holder(0, 4711, name, memory),)),))
+
+
+@pytest.mark.parametrize("name", ["VLLM::EngineCore", "VLLM::Worker_TP0", "ray::RayWorkerWrapper", "/usr/bin/ollama"])
+def test_gpu_memory_that_a_left_over_engine_holds_is_told(name: str) -> None:
+    found = of(machine=held_by(name, 93 * GIB))
+    assert bad(found) == {"gpu_memory_taken": "note"}
+    assert f"93.0 of 96.0 GiB are held by {name} (process 4711, 93.0 GiB)" in found["gpu_memory_taken"].evidence
+
+
+def test_a_program_is_known_by_its_name_and_not_by_its_folder() -> None:
+    found = of(machine=held_by("/home/bob/vllm/bin/python", 93 * GIB))
+    assert bad(found) == {"gpu_memory_taken": "warning"}
+
+
+def test_where_the_driver_does_not_tell_who_holds_how_much() -> None:
+    found = of(machine=held_by("python", None))
+    assert bad(found) == {"gpu_memory_taken": "warning"}
+    assert "93.0 of 96.0 GiB are held by python (process 4711)." in found["gpu_memory_taken"].evidence
+    assert bad(of(machine=held_by("python", None, free=94))) == {}
+
+
+def test_memory_beside_that_of_the_processes_that_are_shown() -> None:
+    found = of(machine=held_by("python", 1 * GIB))
+    assert bad(found) == {"gpu_memory_taken": "warning"}
+    assert "92.0 GiB are held, and no process is shown" in found["gpu_memory_taken"].evidence
+
+
+def test_a_stranger_is_told_before_an_engine() -> None:
+    one, other = held_by("VLLM::EngineCore", 93 * GIB).nodes[0], held_by("blender", 40 * GIB, free=50).nodes[0]
+    holders = (one.holders[0], msgspec.structs.replace(other.holders[0], gpu=1))
+    found = of(machine=Machine(nodes=(Node(gpus=(*one.gpus, *other.gpus), holders=holders),)))
+    assert bad(found) == {"gpu_memory_taken": "warning"}
+    assert "GPU 1" in found["gpu_memory_taken"].evidence
 
 
 def test_gpu_memory_that_nobody_is_seen_to_hold() -> None:
@@ -98,10 +137,11 @@ def test_gpu_memory_that_nobody_is_seen_to_hold() -> None:
 
 def test_a_driver_older_than_pytorch_wants() -> None:
     machine = captured("vllm")
-    found = of(machine=machine, torch_cuda="13.0")
+    own = frozenset({2711})
+    found = of(machine=machine, own_processes=own, torch_cuda="13.0")
     assert bad(found) == {"driver": "problem"}
     assert "CUDA up to 12.2" in found["driver"].evidence
-    assert bad(of(machine=machine, torch_cuda="12.8")) == {}  # minor versions go together
+    assert bad(of(machine=machine, own_processes=own, torch_cuda="12.8")) == {}  # minor versions go together
 
 
 def test_a_driver_that_was_updated_under_the_kernel(tmp_path: Path) -> None:
@@ -140,6 +180,32 @@ def test_shared_memory_for_several_gpus() -> None:
 )
 def test_clock_disk_and_limits(changes: dict[str, object], expected: dict[str, str]) -> None:
     assert bad(of(**changes)) == expected
+
+
+def test_our_engine_is_known_by_who_started_it(tmp_path: Path) -> None:
+    smi = tmp_path / "nvidia-smi"
+    config = resolve({}, variables={"HOME": str(tmp_path)}, folder=tmp_path)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        child = subprocess.Popen(["sleep", "30"])
+        try:
+            smi.write_text(
+                "#!/bin/sh\ncase $1 in\n*query-gpu*) echo '0, NVIDIA H20, 97871, 1000, 9.0, 570.1, Disabled, GPU-a';;\n"
+                f"*query-compute-apps*) echo 'GPU-a, {child.pid}, VLLM::EngineCore, 90000';;\nesac\n"
+            )
+            smi.chmod(0o755)
+            variables = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+            ours = look_local.machine(config, [], variables, offset=None, engines=[address])
+            gateway = Running("http://127.0.0.1:1", None, os.getpid(), 0.0)
+            started = look_local.machine(config, [gateway], variables, offset=None)
+            other = look_local.machine(config, [], variables, offset=None, engines=["http://example.com/v1"])
+        finally:
+            child.kill()
+            child.wait()
+    assert ours.own_processes == started.own_processes == {child.pid}
+    assert other.own_processes == frozenset()
 
 
 def test_this_machine(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from qiao.hardware.ports import Owner, command_line, listening_inodes, owner_of
+from qiao.hardware.ports import Owner, command_line, lineage, listening_inodes, owner_of, port_here
 
 # Captured on Linux 6.1: 22 (0016) and 4000 (0FA0) listen, a connection to 4000 is established, one waits.
 CAPTURED = Path(__file__).parent.parent / "golden" / "hardware"
@@ -51,3 +51,21 @@ def test_a_system_without_these_tables_tells_nothing(tmp_path: Path) -> None:
 def test_an_owner_in_words() -> None:
     assert str(Owner(7, "nginx")) == "process 7 (nginx)"
     assert str(Owner(7)) == "process 7"
+
+
+def test_only_addresses_of_this_machine_have_a_port_here() -> None:
+    assert port_here("http://127.0.0.1:8000/v1") == 8000
+    assert port_here("https://localhost") == 443
+    assert port_here("http://[::1]:1") == 1
+    assert port_here("http://example.com:8000") is None
+    assert port_here("http://127.0.0.1:many") is None
+
+
+def test_who_started_a_process(tmp_path: Path) -> None:
+    assert lineage(os.getpid())[:2] == (os.getpid(), os.getppid())
+    for process, parent in ((3, 2), (2, 1), (1, 0), (8, 9), (9, 8)):
+        (tmp_path / str(process)).mkdir()
+        (tmp_path / str(process) / "stat").write_text(f"{process} (a) b) S {parent} 1 1")
+    assert lineage(3, tmp_path) == (3, 2, 1)
+    assert lineage(8, tmp_path) == (8, 9)
+    assert lineage(7, tmp_path) == (7,)

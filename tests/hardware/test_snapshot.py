@@ -95,6 +95,14 @@ def test_apps() -> None:
     ]
 
 
+def test_apps_of_the_second_gpu_alone() -> None:
+    row = "{0}, NVIDIA H200, 143771, 143000, 9.0, 570.1, Disabled, GPU-{0}\n"
+    uuids = nvidia_smi.parse_uuids(row.format(0) + row.format(1))
+    assert uuids == ("GPU-0", "GPU-1")
+    assert [each.gpu for each in nvidia_smi.parse_apps("GPU-1, 11, python3, 41808\n", uuids)] == [1]
+    assert nvidia_smi.parse_uuids("0, NVIDIA H200, 143771, 143000\n") == ("",)
+
+
 def test_garbage_is_no_gpu() -> None:
     for text in ("", "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", "\0" * 50):
         assert nvidia_smi.parse_query(text) == ((), None)

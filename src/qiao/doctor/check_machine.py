@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import PurePath
 
 from qiao.doctor.facts import Local
-from qiao.doctor.finding import Check, Finding, Grade
-from qiao.planner.machine import GIB
+from qiao.doctor.finding import ORDER, Check, Finding, Grade
+from qiao.planner.machine import GIB, Gpu, Holder
 
 ABOUT = "this machine"
 _HERE_SINCE = 1_735_689_600.0  # 2025-01-01: no clock that is right shows less
@@ -16,7 +18,7 @@ _NO_DISK = 1 * GIB
 _FEW_FILES = 4096
 _LITTLE_SHARED = 256 * 2**20
 _TAKEN = 0.1
-# Names under which inference servers hold a GPU: theirs is the place, not somebody else's.
+# Names under which inference servers hold a GPU.
 _ENGINES = re.compile(r"vllm|sglang|ray::|llama|EngineCore|tritonserver|ollama", re.IGNORECASE)
 
 
@@ -40,39 +42,61 @@ def port_in_use(local: Local) -> Finding | None:
 
 
 def gpu_memory_taken(local: Local) -> Finding | None:
-    """Somebody else holds memory of a GPU."""
+    """Somebody else holds memory of a GPU, or an engine does that is not the one in use."""
     node = next(iter(local.machine.nodes), None)
     if node is None or not node.gpus:
         return None
-    strangers = [each for each in node.holders if not _ENGINES.search(each.name or "")]
-    taken: dict[int, int] = {}
-    for holder in strangers:
-        taken[holder.gpu] = taken.get(holder.gpu, 0) + (holder.memory or 0)
-    for index, gpu in enumerate(node.gpus):
-        held = taken.get(index, 0)
-        if gpu.memory and held > _TAKEN * gpu.memory:
-            names = ", ".join(
-                f"{each.name or '?'} (process {each.process}, {(each.memory or 0) / GIB:.1f} GiB)"
-                for each in strangers
-                if each.gpu == index
-            )
-            return _finding(
-                "gpu_memory_taken",
-                "warning",
-                f"GPU {index} ({gpu.name}): {held / GIB:.1f} of {gpu.memory / GIB:.1f} GiB are held by {names}.",
-                "End those processes before vLLM starts, or lower --gpu-memory-utilization by their share.",
-            )
-    nobody = not node.holders
-    for index, gpu in enumerate(node.gpus):
-        if nobody and gpu.usable and gpu.free is not None and gpu.usable - gpu.free > _TAKEN * gpu.usable:
-            return _finding(
-                "gpu_memory_taken",
-                "warning",
-                f"GPU {index} ({gpu.name}): {(gpu.usable - gpu.free) / GIB:.1f} GiB are held, and no process is shown: "
-                "a container, another user, or one that died.",
-                "`sudo fuser -v /dev/nvidia*` names them.",
-            )
-    return _finding("gpu_memory_taken", "ok", "No GPU memory is held by strangers.")
+    found = [_taken(index, gpu, node.holders, local.own_processes) for index, gpu in enumerate(node.gpus)]
+    told = sorted((each for each in found if each is not None), key=lambda each: ORDER.index(each.grade))
+    return told[0] if told else _finding("gpu_memory_taken", "ok", "No GPU memory is held by strangers.")
+
+
+def _taken(index: int, gpu: Gpu, holders: Iterable[Holder], own: frozenset[int]) -> Finding | None:
+    """What one GPU's memory is lost to."""
+    size = gpu.memory or gpu.usable
+    if not size:
+        return None
+    here = [each for each in holders if each.gpu == index]
+    used = gpu.usable - gpu.free if gpu.usable is not None and gpu.free is not None else None
+    silent = [each for each in here if each.memory is None]
+    # What nobody is shown to hold belongs to those whose share the driver does not tell, if there are any.
+    rest = max((used or 0) - sum(each.memory or 0 for each in here), 0)
+    others = [each for each in here if each.process not in own]
+    strangers = [each for each in others if not _is_engine(each)]
+    kinds: tuple[tuple[list[Holder], Grade, str], ...] = (
+        (
+            strangers,
+            "warning",
+            "End those processes before vLLM starts, or lower --gpu-memory-utilization by their share.",
+        ),
+        (others, "note", "An engine that qiao does not use: end it if it is left over from an earlier start."),
+    )
+    for theirs, grade, mend in kinds:
+        held = sum(each.memory or 0 for each in theirs) + (rest if any(each in silent for each in theirs) else 0)
+        if held > _TAKEN * size:
+            names = ", ".join(_named(each) for each in theirs)
+            evidence = f"GPU {index} ({gpu.name}): {held / GIB:.1f} of {size / GIB:.1f} GiB are held by {names}."
+            return _finding("gpu_memory_taken", grade, evidence, mend)
+    if not silent and rest > _TAKEN * size:
+        return _finding(
+            "gpu_memory_taken",
+            "warning",
+            f"GPU {index} ({gpu.name}): {rest / GIB:.1f} GiB are held, and no process is shown: "
+            "a container, another user, or one that died.",
+            "`sudo fuser -v /dev/nvidia*` names them.",
+        )
+    return None
+
+
+def _is_engine(holder: Holder) -> bool:
+    """By the program's own name: that of its folder says nothing."""
+    program = (holder.name or "").split(" ")[0]
+    return _ENGINES.search(program if "::" in program else PurePath(program).name) is not None
+
+
+def _named(holder: Holder) -> str:
+    memory = f", {holder.memory / GIB:.1f} GiB" if holder.memory is not None else ""
+    return f"{holder.name or '?'} (process {holder.process}{memory})"
 
 
 def driver(local: Local) -> Finding | None:
@@ -161,7 +185,7 @@ def file_limit(local: Local) -> Finding | None:
 
 CHECKS: tuple[Check[Local], ...] = (
     Check("port_in_use", "the gateway's port, taken by somebody else, who is named", port_in_use),
-    Check("gpu_memory_taken", "GPU memory that somebody else holds", gpu_memory_taken),
+    Check("gpu_memory_taken", "GPU memory that somebody else holds, or an engine that is not in use", gpu_memory_taken),
     Check("driver", "a driver that does not work, or is too old for PyTorch's CUDA", driver),
     Check("shared_memory", "too little shared memory for several GPUs", shared_memory),
     Check("file_limit", "a limit of open files that is too low", file_limit),

@@ -62,11 +62,11 @@ async def examine(
         told(f"reading {name}")
         found += check_log.of_file(name, text)
     gateways = running(config.folders.state)
-    sheet, offset = None, None
+    sheet, offset, behind = None, None, None
     url, upstream = _targets(config, wishes, gateways)
     if url is not None:
         told(f"asking {url}")
-        at_url, sheet, offset = await _gateway(config, wishes, url, gateways, told)
+        at_url, sheet, offset, behind = await _gateway(config, wishes, url, gateways, told)
         found += at_url
     if upstream is not None:
         told(f"asking {upstream}")
@@ -75,7 +75,8 @@ async def examine(
         offset = offset if offset is not None else other
     if wishes.url is not None or wishes.upstream is not None or not wishes.logs:
         told("looking at this machine")
-        local = look_local.machine(config, gateways, variables, offset=offset)
+        engines = [each for each in (behind, upstream, config.upstream.url) if each is not None]
+        local = look_local.machine(config, gateways, variables, offset=offset, engines=engines)
         found += findings(check_machine.CHECKS, local)
         client = look_local.client(config, variables, folder, url)
         found += findings(check_client.CHECKS, client)
@@ -98,12 +99,13 @@ def _targets(config: Config, wishes: Wishes, gateways: list[Running]) -> tuple[s
 
 async def _gateway(
     config: Config, wishes: Wishes, url: str, gateways: list[Running], told: Told
-) -> tuple[list[Finding], Sheet | None, float | None]:
+) -> tuple[list[Finding], Sheet | None, float | None, str | None]:
+    """Findings, score sheet, the clock's offset, and the address of the engine behind a gateway of qiao."""
     key = _gateway_key(config, wishes, url, gateways)
     access, offset = await look(url, key, anthropic=True, now=time.time())
     door = Door(access=access, anthropic=True)
     if access.failure is not None or not access.has_messages or access.status in (401, 403):
-        return findings(check_server.CHECKS, door), None, offset
+        return findings(check_server.CHECKS, door), None, offset, None
     sheet = None
     if wishes.url is not None:
         told("replaying Claude Code's requests")
@@ -113,6 +115,7 @@ async def _gateway(
         door = Door(access=access, anthropic=True, errors=sheet.errors)
     found = findings(check_server.CHECKS, door)
     engine = await look_engine.of_gateway(access.address, key) if access.kind == "qiao" else None
+    behind = engine.about if engine is not None else None
     if engine is not None and engine.model and any(each.url == access.address for each in gateways):
         engine = await _behind(config, engine)
     if engine is None and sheet is not None:
@@ -121,7 +124,7 @@ async def _gateway(
         found += findings(check_engine.CHECKS, engine)
         if access.kind == "qiao" and not engine.model:
             found.append(_upstream_down(engine))
-    return found, sheet, offset
+    return found, sheet, offset, behind
 
 
 async def _behind(config: Config, known: EngineFacts) -> EngineFacts:

@@ -32,9 +32,14 @@ class Port(msgspec.Struct, frozen=True):
 
 
 class Local(msgspec.Struct, frozen=True, kw_only=True):
-    """This machine. `clock_offset`: seconds that its clock is ahead of a server elsewhere. `file_limit`: open files."""
+    """This machine.
+
+    * `own_processes`: those of our engine, among the processes that hold GPU memory.
+    * `clock_offset`: seconds that its clock is ahead of a server elsewhere. `file_limit`: open files.
+    """
 
     machine: Machine = Machine()
+    own_processes: frozenset[int] = frozenset()
     mounts: tuple[Mount, ...] = ()
     ports: tuple[Port, ...] = ()
     now: float | None = None

@@ -17,23 +17,30 @@ from qiao.doctor.check_client import ENVIRONMENT
 from qiao.doctor.facts import ClientFacts, Local, Mount, Port, Setting
 from qiao.errors import ClientMissingError
 from qiao.hardware import limits, nvidia_smi, snapshot
-from qiao.hardware.ports import owner_of
+from qiao.hardware.ports import lineage, owner_of, port_here
 from qiao.ledger.running import Running
+from qiao.planner.machine import Machine
 
 _WATCHED = ("ANTHROPIC_", "CLAUDE_CODE_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _DEFAULT_PORT = 4000
 
 
 def machine(
-    config: Config, gateways: Sequence[Running], variables: Mapping[str, str], *, offset: float | None
+    config: Config,
+    gateways: Sequence[Running],
+    variables: Mapping[str, str],
+    *,
+    offset: float | None,
+    engines: Sequence[str] = (),
 ) -> Local:
-    """What the machine is, and who has the gateway's port."""
+    """What the machine is, and who has the gateway's port. `engines`: addresses of those that are ours."""
     search_path = variables.get("PATH")
     hub = Path(variables.get("HF_HOME") or config.folders.cache)
     seen = snapshot.look(hub, search_path=search_path)
     has_gpu = bool(seen.gpus)
     return Local(
         machine=seen,
+        own_processes=_own(seen, gateways, engines),
         mounts=tuple(_mounts([config.folders.state, config.folders.cache, hub])),
         ports=(_port(config.server.port or _DEFAULT_PORT, gateways),),
         now=time.time(),
@@ -42,6 +49,16 @@ def machine(
         driver_problem=None if has_gpu else nvidia_smi.failure(search_path),
         torch_cuda=limits.torch_cuda() if has_gpu else None,
     )
+
+
+def _own(seen: Machine, gateways: Sequence[Running], engines: Sequence[str]) -> frozenset[int]:
+    """Of the processes that hold GPU memory, those that a gateway or one of `engines` started."""
+    holders = {each.process for node in seen.nodes for each in node.holders}
+    if not holders:
+        return frozenset()
+    owners = [owner_of(port) for each in engines if (port := port_here(each)) is not None]
+    roots = {each.process for each in (*gateways, *owners) if each is not None}
+    return frozenset(each for each in holders if roots & set(lineage(each)))
 
 
 def _mounts(folders: Sequence[Path]) -> list[Mount]:

@@ -11,7 +11,7 @@ import msgspec
 
 from qiao.core.fault import Fault
 from qiao.doctor.facts import Access, Kind
-from qiao.hardware.ports import owner_of
+from qiao.hardware.ports import owner_of, port_here
 from qiao.policies import refusal
 from qiao.upstream.client import Client, Reply
 
@@ -125,13 +125,11 @@ def _is_route(reply: Reply | None) -> bool | None:
 
 def _owner(address: str) -> str | None:
     """Who listens on the port, where it is one of this machine; "nobody" where that can be told."""
-    parts = urlsplit(address)
-    with contextlib.suppress(ValueError):
-        if parts.hostname in ("127.0.0.1", "localhost", "::1"):
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            found = owner_of(port)
-            return str(found) if found else "nobody"
-    return None
+    port = port_here(address)
+    if port is None:
+        return None
+    found = owner_of(port)
+    return str(found) if found else "nobody"
 
 
 def clock_offset(date: str | None, now: float) -> float | None:

@@ -9,11 +9,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator, Sequence
 
 from qiao.planner.gpu_table import DRIVER_SHARE, by_driver_name
 from qiao.planner.machine import MIB, Gpu, Holder, Interconnect
 
-FIELDS = ("index", "name", "memory.total", "memory.free", "compute_cap", "driver_version", "mig.mode.current")
+FIELDS = ("index", "name", "memory.total", "memory.free", "compute_cap", "driver_version", "mig.mode.current", "uuid")
 _APPS = ("gpu_uuid", "pid", "process_name", "used_memory")
 _TIMEOUT = 20.0
 # Where Windows puts it; not on the PATH of every shell there.
@@ -79,12 +80,8 @@ def parse_query(text: str, interconnect: Interconnect | None = None) -> tuple[tu
     """GPUs and driver version from the answer to `query`; a head line and units are taken too."""
     found: list[Gpu] = []
     driver = None
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) < 4 or not cells[0].isdigit():
-            continue
-        cells += [""] * (len(FIELDS) - len(cells))
-        _, name, total, free, capability, version, mig = cells[: len(FIELDS)]
+    for cells in _rows(text):
+        _, name, total, free, capability, version, mig, _ = cells
         driver = driver or (version if re.fullmatch(r"[\d.]+", version) else None)
         found.append(
             gpu_of(
@@ -98,6 +95,19 @@ def parse_query(text: str, interconnect: Interconnect | None = None) -> tuple[tu
             )
         )
     return tuple(found), driver
+
+
+def parse_uuids(text: str) -> tuple[str, ...]:
+    """The names that no other GPU has, of the GPUs of `parse_query` and in their order; "" where it is not told."""
+    return tuple(cells[-1] for cells in _rows(text))
+
+
+def _rows(text: str) -> Iterator[list[str]]:
+    """One list a GPU, as long as FIELDS."""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) >= 4 and cells[0].isdigit():
+            yield [*cells, *[""] * len(FIELDS)][: len(FIELDS)]
 
 
 def parse_table(text: str) -> tuple[tuple[Gpu, ...], str | None, str | None]:
@@ -135,9 +145,12 @@ def parse_processes(text: str) -> tuple[Holder, ...]:
     )
 
 
-def parse_apps(text: str) -> tuple[Holder, ...]:
-    """Who holds memory, from the answer to `query_apps`. The GPU's number follows the order of its first mention."""
-    gpus: dict[str, int] = {}
+def parse_apps(text: str, uuids: Sequence[str] = ()) -> tuple[Holder, ...]:
+    """Who holds memory, from the answer to `query_apps`.
+
+    `uuids`: of all GPUs, in their order. Those that are not among them are numbered by their first mention.
+    """
+    gpus = {each: number for number, each in enumerate(uuids) if each}
     found: list[Holder] = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -56,6 +57,36 @@ def owner_of(port: int, proc: Path = Path("/proc")) -> Owner | None:
         if _holds(proc / str(process) / "fd", wanted):
             return Owner(process, _command(proc / str(process) / "cmdline"))
     return None
+
+
+def port_here(address: str) -> int | None:
+    """The port of a URL that names this machine; None for every other address."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return None
+    return port if parts.hostname in ("127.0.0.1", "localhost", "::1") else None
+
+
+def lineage(process: int, proc: Path = Path("/proc")) -> tuple[int, ...]:
+    """`process`, its parent, and so on up, as far as the system tells it."""
+    found = [process]
+    while parent := _parent(proc / str(found[-1]) / "stat"):
+        if parent in found:  # never on a living system, whose files are not read at one moment
+            break
+        found.append(parent)
+    return tuple(found)
+
+
+def _parent(stat: Path) -> int | None:
+    try:
+        text = stat.read_text("utf-8", "replace")
+    except OSError:  # gone, or another system
+        return None
+    # The name, in brackets, may hold anything.
+    fields = text.rpartition(")")[2].split()
+    return int(fields[1]) if len(fields) > 1 and fields[1].isdigit() else None
 
 
 def _inodes(port: int, proc: Path) -> list[int]:

@@ -22,7 +22,7 @@ def look(disk: Path | None = None, *, search_path: str | None = None, library: n
     topology = nvidia_smi.query_topology(search_path)
     gpus, driver = nvidia_smi.parse_query(text, nvidia_smi.parse_topology(topology) if topology else None)
     apps = nvidia_smi.query_apps(search_path)
-    holders = nvidia_smi.parse_apps(apps) if apps else ()
+    holders = nvidia_smi.parse_apps(apps, nvidia_smi.parse_uuids(text)) if apps else ()
     return _machine(gpus, holders, msgspec.structs.replace(system, driver=driver))
 
 
