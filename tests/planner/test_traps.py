@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
+from qiao.planner import specification
+from qiao.planner.choose import plan
 from qiao.planner.explain import as_json
-from qiao.planner.plan import Plan
+from qiao.planner.machine import Machine, Node
+from qiao.planner.plan import Plan, Refusal
 from qiao.planner.review import review
-from tests.planner.cases import a_plan, made
+from tests.planner.cases import a_plan, made, request
 
 # A script with the mistakes of the guide that people follow today.
 GUIDE = """\
@@ -96,6 +100,54 @@ def test_a100_has_no_fp8_arithmetic() -> None:
     assert plan.model.quantisation.precision == "fp8"
     assert any("Marlin" in warning.text for warning in plan.warnings)
     assert not any("Marlin" in warning.text for warning in a_plan(gpus="4xH20-96G").warnings)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "name", "needed"),
+    [
+        ("8xV100-32G", "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8", "7.5"),
+        ("8xV100-32G", "Qwen/Qwen3-32B-AWQ", "7.5"),
+        ("8xV100-32G", "Qwen/Qwen3-30B-A3B-GPTQ-Int4", "7.5"),
+        ("8xV100-32G", "gpt-oss-20b", "8.0"),
+        ("8xT4", "gpt-oss-20b", "8.0"),
+    ],
+)
+def test_weights_that_no_kernel_multiplies_are_refused(gpus: str, name: str, needed: str) -> None:
+    """vLLM 0.33: get_min_capability of fp8, auto_awq and mxfp4; verify_marlin_supported of auto_gptq."""
+    refused = made(gpus=gpus, model=name)
+    assert isinstance(refused, Refusal)
+    assert "does not run on" in refused.message
+    assert all(f"from compute capability {needed} on" in each.text for each in refused.reasons)
+    assert refused.reasons
+    assert refused.nearest
+
+
+def test_an_old_gpu_gets_the_weights_that_it_multiplies() -> None:
+    whole = a_plan(gpus="8xV100-32G", model="qwen3-30b")
+    assert whole.model.quantisation.precision == "bf16"
+    assert whole.arguments[whole.arguments.index("--dtype") + 1] == "half"
+    # vLLM 0.16 still has a kernel for GPTQ alone.
+    a_plan(gpus="8xV100-32G", model="Qwen/Qwen3-30B-A3B-GPTQ-Int4", vllm_version="0.16")
+    a_plan(gpus="8xT4", model="Qwen/Qwen3-32B-AWQ")
+
+
+def mixed(*gpus: str, name: str) -> Plan:
+    """The plan for GPUs that differ, in one computer."""
+    found = tuple(specification.gpus(each).gpus[0] for each in gpus)
+    outcome = plan(
+        msgspec.structs.replace(request(gpus=gpus[0], model=name), machine=Machine(nodes=(Node(gpus=found),)))
+    )
+    assert isinstance(outcome, Plan)
+    return outcome
+
+
+def test_gpus_that_differ_get_what_the_least_able_can_do() -> None:
+    old = mixed("4090-24G", "V100-32G", name="qwen3-8b")
+    assert old.arguments[old.arguments.index("--dtype") + 1] == "half"
+    assert old.model.quantisation.precision == "bf16"
+    for order in (("A100-80G", "H100-80G"), ("H100-80G", "A100-80G")):
+        warned = " ".join(each.text for each in mixed(*order, name="Qwen/Qwen3-30B-A3B-Instruct-2507-FP8").warnings)
+        assert "A100 has no FP8 arithmetic" in warned
 
 
 def test_a100_prefers_bf16_where_it_fits() -> None:

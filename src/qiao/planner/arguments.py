@@ -8,7 +8,7 @@ from qiao import profiles
 from qiao.planner import vllm
 from qiao.planner.divisions import Layouts
 from qiao.planner.fit import UTILISATION, Fit
-from qiao.planner.machine import GIB, Gpu, Machine
+from qiao.planner.machine import GIB, Gpu, Machine, representative
 from qiao.planner.model import ModelFacts
 from qiao.planner.plan import PORT, Plan, Reason, Warned
 from qiao.planner.request import Request
@@ -72,7 +72,7 @@ def _arguments(request: Request, fit: Fit, served: str, tools: str | None, reaso
     words += ["--gpu-memory-utilization", f"{load.utilisation:g}"]
     if load.cache_type != "auto":
         words += ["--kv-cache-dtype", load.cache_type]
-    if _gpu(request).bf16_arithmetic is False:
+    if representative(request.machine).bf16_arithmetic is False:
         words += ["--dtype", "half"]
     if fit.model.remote_code:
         words += ["--trust-remote-code"]
@@ -97,7 +97,7 @@ def _reasons(
     request: Request, fit: Fit, tried: Layouts, tools: vllm.Chosen, reasoning: vllm.Chosen
 ) -> Iterator[Reason]:
     model, division = fit.model, fit.layout.division
-    gpu = _gpu(request)
+    gpu = representative(request.machine)
     yield _precision(request, model)
     yield _division(fit, gpu)
     if division.expert > 1:
@@ -224,7 +224,7 @@ def _warnings(request: Request, fit: Fit, profile: Profile) -> Iterator[Warned]:
             "vLLM applies it to texts of every length, and short ones may get worse answers: its makers advise it only "
             f"where long texts are usual ({fit.model.stretch.source.partition(',')[0]}).",
         )
-    for remark in remarks(fit.model, fit.layout.division, _gpu(request)):
+    for remark in remarks(fit.model, fit.layout.division, representative(request.machine)):
         yield Warned(code="remark", text=f"{remark.text[0].upper()}{remark.text[1:]} ({remark.source}).")
     if fit.load.cache_type == "fp8":
         yield Warned(
@@ -243,13 +243,13 @@ def _warnings(request: Request, fit: Fit, profile: Profile) -> Iterator[Warned]:
 
 
 def _about_machine(machine: Machine, fit: Fit) -> Iterator[Warned]:
-    gpu = _representative(machine)
+    gpu = representative(machine)
     if gpu.capability is None:
         yield Warned(
             code="unknown_gpu",
             text=f"{gpu.name} is not in the table: whether it multiplies in FP8 is not known, and was not counted on.",
         )
-    elif gpu.capability < (7, 5):
+    elif gpu.capability < (7, 5) and fit.model.quantisation.method is None:
         yield Warned(code="old_gpu", text=f"vLLM's kernels for quantised weights need a newer GPU than {gpu.name}.")
     if len({each.name for each in machine.gpus}) > 1:
         yield Warned(code="mixed_gpus", text="The GPUs differ; each is used as far as the smallest of them reaches.")
@@ -272,11 +272,3 @@ def _about_machine(machine: Machine, fit: Fit) -> Iterator[Warned]:
             text="Set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the network card that connects the computers; the "
             "model has to be in the same folder on each.",
         )
-
-
-def _gpu(request: Request) -> Gpu:
-    return _representative(request.machine)
-
-
-def _representative(machine: Machine) -> Gpu:
-    return min(machine.gpus, key=lambda each: each.usable or 0)

@@ -16,12 +16,12 @@ from qiao.planner.arguments import finished
 from qiao.planner.cache import CacheType
 from qiao.planner.divisions import Layouts, layouts
 from qiao.planner.fit import Fit, is_taken, try_fit, utilisation
-from qiao.planner.machine import GIB, Gpu, Machine
+from qiao.planner.machine import GIB, Gpu, representative
 from qiao.planner.model import ModelFacts
 from qiao.planner.plan import Goal, Nearest, Outcome, Plan, Reason, Refusal, Warned
 from qiao.planner.quantisation import Precision
 from qiao.planner.request import Request
-from qiao.planner.shapes import BLOCK_SOURCE, MARLIN_SOURCE
+from qiao.planner.shapes import BLOCK_SOURCE, MARLIN_SOURCE, without_kernel
 from qiao.planner.vllm import NEWEST, STRETCHES_SINCE, longest_window, version_text
 
 # Windows to be content with, largest first: room for Claude Code to work, enough for it to start, barely any.
@@ -75,19 +75,6 @@ def _acceptable(fits: list[Fit], goal: Goal) -> Iterator[Fit]:
         for each in fits:
             if each.missing == 0 and each.window >= min(window, each.model.window):
                 yield each
-
-
-def representative(machine: Machine) -> Gpu:
-    """The GPU that decides: the one with the least memory, as unable as the least able of them."""
-    smallest = min(machine.gpus, key=lambda each: (each.usable or 0, each.free or 0))
-    known = [each.capability for each in machine.gpus if each.capability is not None]
-    slowest = "pcie" if any(each.interconnect == "pcie" for each in machine.gpus) else smallest.interconnect
-    return msgspec.structs.replace(
-        smallest,
-        capability=min(known) if len(known) == len(machine.gpus) else None,
-        interconnect=slowest,
-        free=min((each.free for each in machine.gpus if each.free is not None), default=None),
-    )
 
 
 def ranked(models: tuple[ModelFacts, ...], goal: Goal, gpu: Gpu) -> list[ModelFacts]:
@@ -208,6 +195,13 @@ def _refused(request: Request, found: Found) -> Refusal:
     )[:_MOST_REASONS]
     near = nearest.for_request(request, _fitting)
     if closest is None:
+        gpu = representative(request.machine)
+        missing = [without_kernel(model, gpu, request.goal.version) for model in request.models]
+        kernels = tuple(Reason(about="model", text=rule.text, source=rule.source) for rule in missing if rule)
+        if len(kernels) == len(missing):
+            name = request.models[0].name
+            message = f"{name} does not run on {request.machine}: the engine cannot multiply its weights there."
+            return _plain(request, message, near, kernels[:_MOST_REASONS])
         message = f"There is no way to cut {request.models[0].name} over {request.machine} that the engine takes."
         return msgspec.structs.replace(_plain(request, message, near), reasons=reasons)
     return Refusal(

@@ -106,3 +106,17 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
             counts[gpu.name] = counts.get(gpu.name, 0) + 1
         gpus = " + ".join(f"{count} x {name}" for name, count in counts.items())
         return gpus if len(self.nodes) == 1 else f"{gpus} on {len(self.nodes)} nodes"
+
+
+def representative(machine: Machine) -> Gpu:
+    """The GPU that decides: with the least memory of them, as unable as the least able one, and under its name."""
+    smallest = min(machine.gpus, key=lambda each: (each.usable or 0, each.free or 0))
+    least = min(machine.gpus, key=lambda each: each.capability or (0, 0))
+    slowest = "pcie" if any(each.interconnect == "pcie" for each in machine.gpus) else smallest.interconnect
+    return msgspec.structs.replace(
+        smallest,
+        name=smallest.name if least.capability == smallest.capability else least.name,
+        capability=least.capability,
+        interconnect=slowest,
+        free=min((each.free for each in machine.gpus if each.free is not None), default=None),
+    )

@@ -99,6 +99,8 @@ def _most_users(request: Request, fitting: Callable[[Request], Plan | None]) -> 
 def _more_gpus(request: Request, fitting: Callable[[Request], Plan | None]) -> Iterator[Nearest]:
     machine = request.machine
     node = machine.nodes[0]
+    if len({each.name for each in machine.gpus}) > 1:  # of which more would help is not known
+        return
     for count in _GPU_COUNTS:
         if count <= len(node.gpus):
             continue
@@ -249,8 +251,8 @@ def _command(
 
 
 def _gpu(request: Request) -> str:
-    """The machine's GPU as `--gpus` takes it; the smallest, where they differ."""
-    gpu = min(request.machine.gpus, key=lambda each: each.usable or 0)
+    """The machine's GPU as `--gpus` takes it."""
+    gpu = request.machine.gpus[0]
     facts = by_driver_name(gpu.name, gpu.memory)
     if facts is not None:
         return facts.written

@@ -46,6 +46,9 @@ def broken(model: ModelFacts, division: Division, gpu: Gpu, version: Version) ->
 
 
 def _broken(model: ModelFacts, division: Division, gpu: Gpu, version: Version) -> Iterator[Rule]:
+    missing = without_kernel(model, gpu, version)
+    if missing is not None:
+        yield missing
     tensor, attention = division.tensor, model.attention
     if attention.heads % tensor:
         yield Rule(f"{attention.heads} attention heads cannot be divided by {tensor}", HEADS_SOURCE)
@@ -70,6 +73,36 @@ def _broken(model: ModelFacts, division: Division, gpu: Gpu, version: Version) -
         yield from _blocks(model, division, gpu, version)
     if model.experts and model.quantisation.group and model.quantisation.precision == "int4":
         yield from _groups(model, division)
+
+
+# Weights' method, with the precision where it matters: the least compute capability that the engine asks for at load,
+# and since which version.
+_KERNELS: dict[str, tuple[tuple[Version, tuple[int, int]], ...]] = {
+    "fp8": (((0, 16), (7, 5)), ((0,), (8, 0))),
+    "awq": (((0,), (7, 5)),),
+    "gptq": (((0, 24), (7, 5)), ((0,), (6, 0))),
+    "auto-round": (((0, 24), (7, 5)), ((0,), (6, 0))),
+    "mxfp4": (((0,), (8, 0)),),
+    "modelopt fp8": (((0, 28), (8, 0)), ((0,), (8, 9))),
+    "modelopt": (((0, 16), (7, 5)), ((0,), (8, 0))),
+    "compressed-tensors": (((0, 16), (7, 5)), ((0,), (8, 0))),
+}
+_KERNELS_SOURCE = (
+    "vLLM 0.11.2, 0.16, 0.24, 0.33: get_min_capability of each quantisation; GPTQ since 0.24: verify_marlin_supported"
+)
+
+
+def without_kernel(model: ModelFacts, gpu: Gpu, version: Version) -> Rule | None:
+    """Why the engine has nothing that multiplies these weights on this GPU; None where it has, or nobody knows."""
+    stored = model.quantisation
+    method = stored.method or ""
+    rows = _KERNELS.get(f"{method} {stored.precision}", _KERNELS.get(method, ()))
+    since = next((each for each in rows if version >= each[0]), None)
+    if since is None or gpu.capability is None or gpu.capability >= since[1]:
+        return None
+    needed, has = (".".join(map(str, each)) for each in (since[1], gpu.capability))
+    text = f"vLLM multiplies {stored.name} from compute capability {needed} on, and {gpu.name} has {has}"
+    return Rule(text, _KERNELS_SOURCE)
 
 
 def _blocks(model: ModelFacts, division: Division, gpu: Gpu, version: Version) -> Iterator[Rule]:
