@@ -108,7 +108,10 @@ def test_verified_versions_are_the_pinned_ones(document: Path) -> None:
     text = document.read_text("utf-8")
     requirements = "\n".join(path.read_text("utf-8") for path in (ROOT / "requirements").glob("*.txt"))
     pinned = dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", requirements, re.MULTILINE))
+    first_screen = text.split("\n## ")[0]
+    assert len(first_screen.splitlines()) <= 45
     assert f"| {pinned['xllamacpp']} |" in text
+    assert pinned["xllamacpp"] in first_screen
     assert f"aiohttp {pinned['aiohttp']}" in text
     sdks = set(re.findall(r"^anthropic==([^\s;]+)", requirements, re.MULTILINE))
     typescript = re.search(
@@ -117,6 +120,9 @@ def test_verified_versions_are_the_pinned_ones(document: Path) -> None:
     assert typescript is not None
     for version in (*sdks, typescript[1]):
         assert version in text, version
+        assert version in first_screen, version
+    for claude in set(re.findall(r"claude-code@([0-9.]+)", text)):
+        assert f"Claude Code {claude}" in first_screen
 
 
 def described() -> str:
