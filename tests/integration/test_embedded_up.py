@@ -200,6 +200,24 @@ def test_what_does_not_fit_is_refused_as_clients_know_it(up: Gateway) -> None:
     assert error["message"].endswith(" tokens > 8192 maximum")
 
 
+@pytest.mark.parametrize("choice", [{"type": "auto"}, {"type": "tool", "name": "mcp__server_29__do_thing_299"}])
+def test_hundreds_of_tools_leave_room_for_an_answer(up: Gateway, choice: dict[str, Any]) -> None:
+    schema = {"type": "object", "properties": {name: {"type": "boolean"} for name in ("owner", "page", "state")}}
+    tools = [
+        {"name": f"mcp__server_{n // 10}__do_thing_{n}", "description": f"Does {n}. " * 20, "input_schema": schema}
+        for n in range(300)
+    ]
+    body = {"model": MODEL, "max_tokens": 60, "messages": HELLO, "tools": tools, "tool_choice": choice}
+    response = post(up, body)
+    assert response.status_code == 200, response.text
+    assert "300 tools to bare names" in response.headers["x-qiao-notes"]
+    usage = response.json()["usage"]
+    # 40 % of at most 2,000, as estimated; the real count of such names is not far from it.
+    assert usage["input_tokens"] + usage["cache_read_input_tokens"] < 1200
+    if choice["type"] == "tool":
+        assert response.json()["content"][0]["name"] == choice["name"]
+
+
 def test_a_shortened_conversation_says_so(up: Gateway) -> None:
     body = {
         "model": MODEL,

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qiao.core.conversation import Conversation, Part, Text, Tool, ToolCall, ToolChoice, ToolResult, Turn
+from qiao.core.llamacpp.tools import described
 from qiao.policies.shorten import DEFAULT_TARGET, LEAST_TARGET, Shortened, estimate, reading_time, shorten, target_for
 
 REMINDER = "<system-reminder>\nThe date is today. " + "Rules. " * 300 + "\n</system-reminder>"
@@ -48,7 +49,7 @@ def words(turn: Turn) -> str:
 
 def size(shortened: Shortened) -> int:
     conversation = shortened.conversation
-    texts = [*conversation.system, *(f"{tool.name}: {tool.description}" for tool in conversation.tools)]
+    texts = [*conversation.system, described(conversation.tools)]
     for turn in conversation.turns:
         for part in turn.parts:
             match part:
@@ -142,6 +143,45 @@ def test_a_prefill_stays_last() -> None:
 def test_tools_that_are_not_shown_need_no_room() -> None:
     asked = Conversation("m", (user("Hi"),), tools=TOOLS, tool_choice=ToolChoice("none"), max_tokens=10)
     assert shorten(asked).note == ""
+
+
+def servers(count: int) -> tuple[Tool, ...]:
+    """As MCP servers bring them: long names, some parameters each."""
+    schema = '{"type":"object","properties":{"owner":{},"repository":{},"page":{},"state":{}},"required":["owner"]}'
+    return tuple(Tool(f"mcp__server_{n // 10}__do_thing_{n}", f"Does thing {n}. " * 9, schema) for n in range(count))
+
+
+@pytest.mark.parametrize(
+    ("count", "target", "note", "first"),
+    [
+        (12, 2000, "12 tools to names", "- mcp__server_0__do_thing_0(owner, repository?, page?, state?): Does"),
+        (30, 2000, "30 tools without descriptions", "- mcp__server_0__do_thing_0(owner, repository?, page?, state?)"),
+        (60, 2000, "60 tools to bare names", "- mcp__server_0__do_thing_0"),
+        (300, 2000, "300 tools to bare names, 210 of them left out", "- mcp__server_0__do_thing_0"),
+        (30, 400, "30 tools to bare names, 12 of them left out", "- mcp__server_0__do_thing_0"),
+    ],
+)
+def test_many_tools_are_told_by_less(count: int, target: int, note: str, first: str) -> None:
+    asked = Conversation("m", (user("Hi"),), system=SYSTEM, tools=servers(count))
+    found = shorten(asked, target=target)
+    told = described(found.conversation.tools)
+    assert f"shortened: {note}, system" in found.note
+    assert told.splitlines()[1].startswith(first)
+    assert estimate(told) <= target * 0.4 + 10
+    assert size(found) <= target
+    # Each can be called all the same, and fits its schema.
+    assert [(tool.name, tool.parameters) for tool in found.conversation.tools] == [
+        (tool.name, tool.parameters) for tool in asked.tools
+    ]
+
+
+def test_a_tool_that_has_to_be_called_keeps_its_line() -> None:
+    tools = servers(300)
+    asked = Conversation("m", (user("Hi"),), tools=tools, tool_choice=ToolChoice("tool", tools[270].name))
+    told = described(shorten(asked).conversation.tools).splitlines()
+    assert told[-2].startswith("- mcp__server_27__do_thing_270(owner, repository?, page?, state?): Does thing 270.")
+    assert told[-1] == f"… and {300 - len(told) + 2} more"
+    assert estimate("\n".join(told)) <= DEFAULT_TARGET * 0.4 + 10
 
 
 def test_the_head_is_the_same_in_every_turn_and_the_beginning_moves_seldom() -> None:

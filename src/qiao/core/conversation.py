@@ -85,7 +85,8 @@ class Tool(msgspec.Struct, frozen=True, gc=False):
 
     `parameters`: JSON Schema text of an object, as the client wrote it. `deferred`: sent by the client but not to be
     shown until a `ToolReference` names it. `strict`: the client wants arguments that fit the schema. `builtin`: the
-    Anthropic type string when the client named a predefined tool and the schema is ours (`bash_20250124`).
+    Anthropic type string when the client named a predefined tool and the schema is ours (`bash_20250124`). `told`: how
+    much of it is said where a prompt tells the tools in words; it can be called all the same.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Tool(msgspec.Struct, frozen=True, gc=False):
     strict: bool | None = None
     deferred: bool = False
     builtin: str | None = None
+    told: Literal["whole", "name", "nothing"] = "whole"
 
 
 class ToolChoice(msgspec.Struct, frozen=True, gc=False):

@@ -1,10 +1,10 @@
 """A long conversation cut down for a small window: what an agent's client sends, for a model that takes 2k tokens.
 
-Only what is over the target is shortened, and in this order: tools to their names and one line (their schemas stay,
-for the grammar), reminders of the client away, the system prompt to its first sentences, old turns away, long tool
-results to their ends. The user's last words are always kept whole; what then still does not fit is the engine's to
-refuse. The head of the prompt depends on nothing that a further turn changes, and old turns go many at a time, so
-that the engine's prompt cache stays useful.
+Only what is over the target is shortened, and in this order: tools to their names and one line, or to less where they
+are many (their schemas stay, for the grammar), reminders of the client away, the system prompt to its first sentences,
+old turns away, long tool results to their ends. The user's last words are always kept whole; what then still does not
+fit is the engine's to refuse. The head of the prompt depends on nothing that a further turn changes, and old turns go
+many at a time, so that the engine's prompt cache stays useful.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from qiao.core.conversation import Conversation, Part, ResultPart, Text, Tool, ToolCall, ToolResult, Turn
+from qiao.core.llamacpp.tools import described, line
 
 DEFAULT_TARGET = 2000
 """Tokens of a prompt. A 135M model reads them in under 10 s on two cores that have nothing else to do."""
@@ -35,6 +36,7 @@ _SYSTEM_CHARACTERS = 400
 _DESCRIPTION_CHARACTERS = 90
 _LEAST_RESULT = 400
 _LEAST_TURNS_SHARE = 0.4
+_MOST_TOOLS_SHARE = 0.4
 _REMINDER = re.compile(r"\s*<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'`*#<(-])|\n{2,}")
 
@@ -75,14 +77,12 @@ def shorten(
     if _size(conversation, count) <= target:
         return Shortened(conversation)
     notes: list[str] = []
-    tools = tuple(_one_line(tool) for tool in conversation.tools)
-    if _written(tools) < _written(conversation.tools):
-        notes.append(f"{len(tools)} tools to names")
+    tools = _shortened_tools(conversation, int(target * _MOST_TOOLS_SHARE), count, notes)
     system = _shortened_system(conversation.system, notes)
     turns = _without_reminders(conversation.turns)
     if turns != conversation.turns:
         notes.append("the client's reminders left out")
-    head = sum(count(text) for text in system) + count("\n".join(_line(tool) for tool in tools))
+    head = sum(count(text) for text in system) + _told(tools, count)
     room = max(target - head, int(target * _LEAST_TURNS_SHARE))
     kept = _last_turns(turns, room, count)
     if len(kept) < len(turns):
@@ -95,8 +95,12 @@ def shorten(
 
 
 def _size(conversation: Conversation, count: Callable[[str], int]) -> int:
-    tools = sum(count(_line(tool)) for tool in conversation.tools) if conversation.tool_choice.mode != "none" else 0
-    return tools + sum(map(count, conversation.system)) + sum(_turn_size(turn, count) for turn in conversation.turns)
+    tools = conversation.tools if conversation.tool_choice.mode != "none" else ()
+    return (
+        _told(tools, count)
+        + sum(map(count, conversation.system))
+        + sum(_turn_size(turn, count) for turn in conversation.turns)
+    )
 
 
 def _turn_size(turn: Turn, count: Callable[[str], int]) -> int:
@@ -118,17 +122,45 @@ def _words(part: Part | ResultPart) -> str:
 # -- the head: tools and system prompt ----------------------------------------------------------------------------
 
 
+def _shortened_tools(
+    conversation: Conversation, room: int, count: Callable[[str], int], notes: list[str]
+) -> tuple[Tool, ...]:
+    """The tools as far as `room` tokens tell them: by one line, without it, by their names, by the first names.
+
+    The one that has to be called keeps its line.
+    """
+    choice, before = conversation.tool_choice, sum(len(tool.description) for tool in conversation.tools)
+    forced = choice.name if choice.mode == "tool" else None
+    tools = tuple(map(_one_line, conversation.tools))
+    if choice.mode == "none" or _told(tools, count) <= room:
+        if sum(len(tool.description) for tool in tools) < before:
+            notes.append(f"{len(tools)} tools to names")
+        return tools
+    plain = tuple(tool if tool.name == forced else msgspec.structs.replace(tool, description="") for tool in tools)
+    if _told(plain, count) <= room:
+        notes.append(f"{len(tools)} tools without descriptions")
+        return plain
+    bare = tuple(tool if tool.name == forced else msgspec.structs.replace(tool, told="name") for tool in plain)
+    notes.append(f"{len(tools)} tools to bare names")
+    left = room - _told(tuple(tool for tool in bare if tool.name == forced), count)
+    kept: list[Tool] = []
+    for tool in bare:
+        if tool.name != forced:
+            left -= count(line(tool))
+            tool = tool if left >= 0 else msgspec.structs.replace(tool, told="nothing")
+        kept.append(tool)
+    if untold := sum(tool.told == "nothing" for tool in kept):
+        notes.append(f"{untold} of them left out")
+    return tuple(kept)
+
+
 def _one_line(tool: Tool) -> Tool:
     first, _, _ = tool.description.strip().partition("\n\n")
     return msgspec.structs.replace(tool, description=_beginning(first, _DESCRIPTION_CHARACTERS))
 
 
-def _line(tool: Tool) -> str:
-    return f"{tool.name}: {tool.description}"
-
-
-def _written(tools: tuple[Tool, ...]) -> int:
-    return sum(len(tool.description) for tool in tools)
+def _told(tools: tuple[Tool, ...], count: Callable[[str], int]) -> int:
+    return count(described(tools)) if tools else 0
 
 
 def _beginning(text: str, most: int) -> str:

@@ -32,9 +32,18 @@ class Forced(msgspec.Struct, frozen=True):
 
 
 def described(tools: Sequence[Tool]) -> str:
-    """One line a tool: name, parameters (`?` where it may be left out), what it does."""
-    lines = [f"- {tool.name}({_signature(tool)}): {_one_line(tool.description)}".rstrip(": ") for tool in tools]
+    """One line a tool, and how many are there that are not told."""
+    lines = [line(tool) for tool in tools if tool.told != "nothing"]
+    if len(lines) < len(tools):
+        lines.append(f"… and {len(tools) - len(lines)} more")
     return "Tools:\n" + "\n".join(lines)
+
+
+def line(tool: Tool) -> str:
+    """Name, parameters (`?` where it may be left out), what it does; or its name only."""
+    if tool.told == "name":
+        return f"- {tool.name}"
+    return f"- {tool.name}({_signature(tool)}): {_one_line(tool.description)}".rstrip(": ")
 
 
 def _signature(tool: Tool) -> str:
