@@ -98,6 +98,14 @@ async def test_an_engine_that_does_not_answer_is_a_fault() -> None:
         await look_engine.look(f"http://127.0.0.1:{free_port()}", None)
 
 
+async def test_what_the_engine_can_do_is_told(background: Background) -> None:
+    found = await examined(background, msgspec.structs.replace(HEALTHY, multimodal=True, structural_tags=False))
+    assert found["abilities"].evidence == (
+        "What the engine can do: count prompts (/tokenize): yes; hold to a schema: yes; structural tags: no; "
+        "see images: yes; continue an answer (prefill): yes; its chat template asks for calls in: hermes."
+    )
+
+
 async def test_few_requests_and_few_tokens(background: Background) -> None:
     engine = FakeEngine({MODEL: HEALTHY})
     url = background.enter(serving(engine))
@@ -120,7 +128,8 @@ async def test_what_a_gateway_knows_of_its_engine(
     found = {finding.check: finding for finding in findings(CHECKS, facts)}
     assert found["parser_missing"].grade == "note"
     assert "qiao reads the calls itself" in found["parser_missing"].evidence
-    assert "hermes" in found["tool_reading"].evidence
+    assert "(hermes, as told by the chat template)" in found["tool_reading"].evidence
+    assert "hold to a schema: yes" in found["abilities"].evidence
     assert "--tool-call-parser" in found["tool_reading"].evidence
 
 

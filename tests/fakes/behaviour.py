@@ -19,9 +19,11 @@ class Behaviour(msgspec.Struct, frozen=True):
       told not to. `swallows_calls`: it drops such text from a whole answer.
     * `reasoning_parser`: without one, reasoning comes as `<think>` text.
     * `opens_reasoning`: its template writes `<think>` itself.
+    * `calls`: the dialect in which its template writes calls; "": it drops them.
     * `system_anywhere`: False is a chat template that refuses system messages after the first.
     * `multimodal`: takes images.
-    * `server`: "ray" wraps errors as Ray Serve LLM does and lacks some routes; "llamacpp" counts by its own routes.
+    * `server`: "ray" wraps errors as Ray Serve LLM does and lacks some routes; "llamacpp" counts by its own routes;
+      "sglang" takes tools also without a parser, and tells what it was started with.
     * `prompt_details`: reports cached tokens (`--enable-prompt-tokens-details`).
     * `prefix_caching`: remembers prompts.
     * `template_has_tools`: its template writes the tools into the prompt; False: never.
@@ -39,9 +41,10 @@ class Behaviour(msgspec.Struct, frozen=True):
     swallows_calls: bool = False
     reasoning_parser: bool = True
     opens_reasoning: bool = False
+    calls: Literal["hermes", "qwen3_coder", "kimi_k2", "mistral", ""] = "hermes"
     system_anywhere: bool = True
     multimodal: bool = False
-    server: Literal["vllm", "ray", "llamacpp"] = "vllm"
+    server: Literal["vllm", "ray", "llamacpp", "sglang"] = "vllm"
     prompt_details: bool = True
     prefix_caching: bool = True
     template_has_tools: bool = True

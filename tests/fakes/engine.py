@@ -144,6 +144,7 @@ class FakeEngine:
                 web.post("/tokenize", self._tokenize),
                 web.post("/apply-template", self._apply_template),
                 web.get("/version", self._version),
+                web.get("/get_server_info", self._server_info),
                 web.get("/health", self._health),
                 web.get("/-/healthz", self._ray_health),
                 web.get("/metrics", self._metrics),
@@ -208,6 +209,8 @@ class FakeEngine:
             entry: dict[str, Any] = {"id": name, "object": "model", "created": 1795330672, "owned_by": "vllm"}
             if behaviour.server == "llamacpp":
                 entry |= {"owned_by": "llamacpp", "meta": {"n_ctx_train": 262144, "n_ctx": behaviour.max_model_len}}
+            elif behaviour.server == "sglang":
+                entry |= {"owned_by": "sglang", "root": name, "max_model_len": behaviour.max_model_len}
             elif behaviour.server == "ray":
                 entry["metadata"] = {"model_id": name, "max_request_context_length": behaviour.max_model_len}
             else:
@@ -254,7 +257,7 @@ class FakeEngine:
         opening = body.get("add_generation_prompt", True)
         is_shown = behaviour.renders_tools or body.get("tool_choice") != "none"
         tools = body.get("tools") if is_shown and behaviour.template_has_tools else None
-        record.prompt = render(body["messages"], tools, opening=opening)
+        record.prompt = render(body["messages"], tools, opening=opening, calls=behaviour.calls)
         tokens = count(record.prompt)
         validation.check_length(tokens, behaviour.max_model_len)
         cached = self._cache.add(record.prompt) if behaviour.prefix_caching else 0
@@ -332,8 +335,9 @@ class FakeEngine:
             validation.check_shape(body)
             validation.check_conversation({**body, "tool_choice": "none"}, name, behaviour)
             tools = body.get("tools") if behaviour.template_has_tools else None
-            text = render(body["messages"], tools, opening=body.get("add_generation_prompt", True))
-        if behaviour.opens_reasoning:
+            opening = body.get("add_generation_prompt", True)
+            text = render(body["messages"], tools, opening=opening, calls=behaviour.calls)
+        if behaviour.opens_reasoning and body.get("add_generation_prompt", True):
             text += "<think>\n"
         number = count(text)
         answer = {
@@ -347,15 +351,27 @@ class FakeEngine:
     async def _apply_template(self, http: web.Request) -> web.Response:
         """llama.cpp's own route: the prompt that its template makes."""
         body = validation.parse(await http.read(), http.content_type)
-        if self._served(body)[1].server != "llamacpp":
+        behaviour = self._served(body)[1]
+        if behaviour.server != "llamacpp":
             raise web.HTTPNotFound
         validation.check_shape(body)
         opening = body.get("add_generation_prompt", True)
-        return _json(200, {"prompt": render(body["messages"], body.get("tools"), opening=opening)})
+        prompt = render(body["messages"], body.get("tools"), opening=opening, calls=behaviour.calls)
+        return _json(200, {"prompt": prompt})
+
+    async def _server_info(self, http: web.Request) -> web.Response:
+        """SGLang's own route: what it was started with."""
+        behaviour = next(iter(self.models.values()))
+        if behaviour.server != "sglang":
+            raise web.HTTPNotFound
+        parsers = {"tool_call_parser": "qwen25", "reasoning_parser": "qwen3"}
+        has = {"tool_call_parser": behaviour.tool_parser, "reasoning_parser": behaviour.reasoning_parser}
+        told = {name: parser if has[name] else None for name, parser in parsers.items()}
+        return _json(200, {"version": self.version, **told})
 
     async def _version(self, http: web.Request) -> web.Response:
         self._vllm_only()
-        if all(behaviour.server == "llamacpp" for behaviour in self.models.values()):
+        if all(behaviour.server in ("llamacpp", "sglang") for behaviour in self.models.values()):
             raise web.HTTPNotFound
         return _json(200, {"version": self.version})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.fakes.script import text_of
@@ -31,9 +31,14 @@ def count(text: str) -> int:
 
 
 def render(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, *, opening: bool = True
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    *,
+    opening: bool = True,
+    calls: str = "hermes",
 ) -> str:
-    """The prompt that the template makes; `opening` begins the turn that the model shall write."""
+    """The prompt that the template makes; `opening` begins the turn that the model shall write. `calls`: how it writes
+    them."""
     turns = list(messages)
     head = ""
     if turns and turns[0].get("role") in ("system", "developer"):
@@ -42,13 +47,13 @@ def render(
         listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
         head += f"\n\n# Tools\n\n<tools>\n{listed}\n</tools>"
     written = [f"{_OPEN}system\n{head}{_CLOSE}"] if head else []
-    written += [_turn(message) for message in turns]
+    written += [_turn(message, calls) for message in turns]
     if opening:
         return "".join(written) + f"{_OPEN}assistant\n"
     return "".join(written).removesuffix(_CLOSE)
 
 
-def _turn(message: Mapping[str, Any]) -> str:
+def _turn(message: Mapping[str, Any], calls: str) -> str:
     role = message.get("role")
     words = text_of(message.get("content"))
     if role == "tool":
@@ -58,7 +63,7 @@ def _turn(message: Mapping[str, Any]) -> str:
         if thought:
             words = f"<think>\n{thought}\n</think>\n\n{words}"
         for call in message.get("tool_calls") or ():
-            words += raw_call(call["function"]["name"], call["function"].get("arguments") or "{}")
+            words += _CALLS[calls](call["function"]["name"], call["function"].get("arguments") or "{}")
     return f"{_OPEN}{role}\n{words}{_CLOSE}"
 
 
@@ -91,3 +96,22 @@ def _shared(one: str, other: str) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _coder_call(name: str, arguments: str) -> str:
+    written = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in json.loads(arguments).items())
+    return f"<tool_call>\n<function={name}>\n{written}</function>\n</tool_call>"
+
+
+def _kimi_call(name: str, arguments: str) -> str:
+    call = f"<|tool_call_begin|>functions.{name}:0<|tool_call_argument_begin|>{arguments}<|tool_call_end|>"
+    return f"<|tool_calls_section_begin|>{call}<|tool_calls_section_end|>"
+
+
+_CALLS: dict[str, Callable[[str, str], str]] = {
+    "hermes": raw_call,
+    "qwen3_coder": _coder_call,
+    "kimi_k2": _kimi_call,
+    "mistral": lambda name, arguments: f"[TOOL_CALLS]{name}[ARGS]{arguments}",
+    "": lambda name, arguments: "",
+}

@@ -127,7 +127,7 @@ def check_conversation(body: Mapping[str, Any], model: str, behaviour: Behaviour
     choice = body.get("tool_choice")
     if body.get("tools") and behaviour.no_tools:
         raise bad(f"{model} does not support tools")
-    if body.get("tools") and choice != "none" and not behaviour.tool_parser:
+    if body.get("tools") and choice != "none" and not behaviour.tool_parser and behaviour.server != "sglang":
         if choice in (None, "auto"):
             text = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
         elif choice == "required":

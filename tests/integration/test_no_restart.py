@@ -222,7 +222,8 @@ def test_the_engine_alone_can_be_insisted_on(stages: Stages) -> None:
 
 
 def test_xml_calls_of_a_coder(stages: Stages) -> None:
-    stage = stages("qwen3-coder-30b", behaviour=Behaviour(tool_parser=False, reasoning_parser=False))
+    behaviour = Behaviour(tool_parser=False, reasoning_parser=False, calls="qwen3_coder")
+    stage = stages("qwen3-coder-30b", behaviour=behaviour)
     stage.refusals = True
     said = Say(
         "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n"
@@ -230,6 +231,79 @@ def test_xml_calls_of_a_coder(stages: Stages) -> None:
     )
     message = both(stage, {**asked(step(said)), "model": "qwen3-coder-30b"})
     assert essence(message) == [{**PARIS, "input": {"city": "Paris", "days": 3}}]
+
+
+CODER_CALL = Say(
+    "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>"
+)
+
+
+@pytest.mark.parametrize("model", ["my-model", "qwen2.5-7b"], ids=["a name that tells nothing", "another family"])
+def test_the_template_says_how_calls_are_written(stages: Stages, model: str) -> None:
+    """Whatever the name says: the template is what the model imitates."""
+    behaviour = Behaviour(tool_parser=False, reasoning_parser=False, calls="qwen3_coder")
+    stage = stages(model, behaviour=behaviour, apart="template")
+    stage.refusals = True
+    found = tools_of(stage)
+    assert (found["dialect"], found["template_dialect"], found["read_by"]) == ("qwen3_coder", "qwen3_coder", "qiao")
+    assert found["dialect_from"].startswith("the chat template")
+    assert ("Qwen2.5 writes hermes otherwise" in found["dialect_from"]) is (model == "qwen2.5-7b")
+    message = both(stage, {**asked(step(CODER_CALL)), "model": model})
+    assert essence(message) == [PARIS]
+
+
+def test_a_template_that_shows_no_calls_leaves_it_to_the_family(stages: Stages) -> None:
+    behaviour = Behaviour(tool_parser=False, reasoning_parser=False, calls="")
+    found = tools_of(stages("qwen3-coder-30b", behaviour=behaviour, apart="shows none"))
+    assert (found["dialect"], found["template_dialect"]) == ("qwen3_coder", None)
+    assert found["dialect_from"] == "the model's family, Qwen3-Coder"
+    found = tools_of(stages("my-model", behaviour=behaviour, apart="shows none"))
+    assert (found["dialect"], found["dialect_from"]) == ("hermes", "nobody told; it is the commonest")
+
+
+def test_a_parser_of_ours_that_the_template_contradicts(stages: Stages) -> None:
+    behaviour = Behaviour(tool_parser=False, calls="qwen3_coder")
+    found = tools_of(stages("my-model", "--tool-parser", "hermes", behaviour=behaviour))
+    assert (found["dialect"], found["dialect_from"]) == ("hermes", "--tool-parser hermes")
+    (advice,) = found["advice"]
+    assert "asks the model for calls in qwen3_coder" in advice
+
+
+@pytest.mark.parametrize(
+    ("name", "behaviour", "wanted"),
+    [
+        ("able", Behaviour(multimodal=True), (True, True, True, True)),
+        ("blind", Behaviour(structural_tags=False), (True, True, False, True)),
+        ("old", Behaviour(schemas=False), (True, False, False, True)),
+        ("ray", Behaviour(server="ray"), (False, True, None, None)),
+    ],
+)
+def test_what_the_engine_can_do(
+    stages: Stages, name: str, behaviour: Behaviour, wanted: tuple[bool | None, ...]
+) -> None:
+    found = tools_of(stages("my-model", behaviour=behaviour, apart=f"able {name}"))
+    assert tuple(found[each] for each in ("tokenize", "structured_outputs", "images", "prefill")) == wanted
+
+
+def test_sglang_without_a_parser(stages: Stages) -> None:
+    """It takes tools, leaves the calls in the text, and tells so itself; with none to be called it lists no tools."""
+    silent = Behaviour(server="sglang", tool_parser=False, reasoning_parser=False, renders_tools=False)
+    stage = stages("qwen3-235b", behaviour=silent, apart="sglang")
+    stage.inexact_usage = True  # it tells the prompt's tokens at the end only
+    found = tools_of(stage)
+    assert (found["read_by"], found["dialect"], found["tools_written_by"]) == ("qiao", "hermes", "qiao")
+    assert found["why"] == "SGLang was started without --tool-call-parser"
+    assert essence(both(stage, {**asked(ANSWERS["a call"][0]), "model": "qwen3-235b"})) == [PARIS]
+    trusted = stages("qwen3-235b", behaviour=Behaviour(server="sglang"), apart="sglang trusted")
+    found = tools_of(trusted)
+    assert (found["read_by"], found["engine_parser"], found["reasoning_split_by_engine"]) == ("engine", True, False)
+
+
+def test_llamacpp_is_asked_by_its_own_routes(stages: Stages) -> None:
+    behaviour = Behaviour(server="llamacpp", calls="qwen3_coder")
+    found = tools_of(stages("my-model", behaviour=behaviour))
+    assert (found["engine_parser"], found["tools_rendered"], found["template_dialect"]) == (True, True, "qwen3_coder")
+    assert (found["structural_tags"], found["interferes"]) == (None, None)
 
 
 def test_claude_code_works_through_it(bare: Stage, tmp_path: Path) -> None:
@@ -328,7 +402,7 @@ def test_other_advice(stages: Stages) -> None:
     stage = stages("alone", "--tool-parser", "engine", behaviour=Behaviour(tool_parser=False))
     stage.refusals = True
     assert "the engine has no tool parser" in tools_of(stage)["advice"][0]
-    stage = stages("devstral-small", "--tool-parser", "mistral", behaviour=Behaviour())
+    stage = stages("devstral-small", "--tool-parser", "mistral", behaviour=Behaviour(calls="mistral"))
     assert "Mistral tokenizer" in tools_of(stage)["advice"][0]
     stage = stages("qwen3-235b", "--guided-tools", "--tool-parser", "engine", behaviour=Behaviour())
     assert tools_of(stage)["advice"][0].startswith("--guided-tools has no effect: the engine reads the calls")
@@ -375,7 +449,7 @@ def test_a_parser_that_leaves_calls_alone_is_passed_by(stages: Stages) -> None:
         ("hides", "qwen3-235b", Behaviour(renders_tools=False), "the prompt does not list the tools"),
         ("no tags", "qwen3-235b", Behaviour(structural_tags=False), "could not be found out"),
         ("unknown", "small-7b", Behaviour(), "was not put to the test"),
-        ("untested", "kimi-k2-instruct", Behaviour(), "was not put to the test"),
+        ("untested", "kimi-k2-instruct", Behaviour(calls="kimi_k2"), "was not put to the test"),
         ("ray", "qwen3-235b", Behaviour(server="ray"), "could not be found out"),
     ],
 )

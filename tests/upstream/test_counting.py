@@ -141,7 +141,7 @@ async def test_a_grown_conversation_costs_what_it_grew_by(server: str) -> None:
 async def test_a_template_that_is_not_additive_is_counted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A template that says in its head how many turns there are."""
 
-    def render(messages: Any, tools: Any, *, opening: bool = True) -> str:
+    def render(messages: Any, tools: Any, **options: Any) -> str:
         return "turn " * len(messages) ** 2 + str(messages)
 
     monkeypatch.setattr("tests.fakes.engine.render", render)

@@ -24,6 +24,8 @@ def described(switches: Switches, quirks: Quirks, profile: Profile, found: Findi
         "tool_parser": switches.tool_parser,
         "read_by": "engine" if dialect is None else "qiao",
         "dialect": dialect,
+        "dialect_from": _dialect_from(switches, quirks, profile, dialect),
+        "template_dialect": found.abilities.template_dialect,
         "engine_parser": found.tool_parser,
         "why": _why(switches, quirks, profile, found, dialect),
         "tools_rendered": found.renders_tools,
@@ -34,9 +36,29 @@ def described(switches: Switches, quirks: Quirks, profile: Profile, found: Findi
         "reasoning_field": found.reasoning_field,
         "reasoning_split_by_engine": found.splits_reasoning,
         "reasoning_opened_by_template": found.opens_reasoning,
+        "tokenize": found.abilities.tokenize,
+        "structured_outputs": found.abilities.structured_outputs,
+        "images": found.abilities.images,
+        "prefill": found.abilities.prefill,
         "repair": switches.repair,
         "advice": list(_advice(switches, profile, found, dialect, guided=guided)),
     }
+
+
+def _dialect_from(switches: Switches, quirks: Quirks, profile: Profile, dialect: str | None) -> str | None:
+    """Who told the dialect in which calls are read here."""
+    if dialect is None:
+        return None
+    if switches.tool_parser == dialect:
+        return f"--tool-parser {dialect}"
+    if quirks.template_dialect == dialect:
+        differs = profile.dialect is not None and profile.dialect != dialect
+        return "the chat template" + (
+            f", though {profile.family} writes {profile.dialect} otherwise" if differs else ""
+        )
+    if profile.dialect == dialect:
+        return f"the model's family, {profile.family}"
+    return "nobody told; it is the commonest"
 
 
 def _why(switches: Switches, quirks: Quirks, profile: Profile, found: Findings, dialect: str | None) -> str | None:
@@ -52,16 +74,16 @@ def _why(switches: Switches, quirks: Quirks, profile: Profile, found: Findings, 
         )
     if dialect is not None or found.tool_parser is None:
         return None
-    return f"the engine has a tool parser, and {_doubt(profile, found)}: it is trusted"
+    return f"the engine has a tool parser, and {_doubt(profile, quirks, found)}: it is trusted"
 
 
-def _doubt(profile: Profile, found: Findings) -> str:
+def _doubt(profile: Profile, quirks: Quirks, found: Findings) -> str:
     """Why calls are not read from the text of an engine that has a parser."""
     if found.eats:
         return "it takes calls out of the text even where none is to be made"
     if found.interferes:
         return "it makes calls of the text even where none is to be made"
-    if not text_mode.can_pass_by(profile):
+    if not text_mode.can_pass_by(profile, quirks.template_dialect):
         return f"how {profile.family} writes calls was not put to the test there"
     if found.renders_tools is False:
         return "without it the prompt does not list the tools"
@@ -93,6 +115,12 @@ def _advice(
         yield (
             "vLLM with a Mistral tokenizer and a tool parser keeps [TOOL_CALLS] out of an answer that is to have no "
             "calls: start it without --tool-call-parser, or run qiao with --tool-parser engine"
+        )
+    template = found.abilities.template_dialect
+    if template is not None and switches.tool_parser not in (text_mode.AUTO, text_mode.ENGINE, template):
+        yield (
+            f"the chat template asks the model for calls in {template}, and they are read as {switches.tool_parser}: "
+            "leave --tool-parser at auto"
         )
     if profile.reasoning == "none" and found.splits_reasoning:
         yield (

@@ -16,6 +16,13 @@ _COMFORTABLE = 32_000
 _RENDERS_TOOLS = (0, 10)
 _KNOWS_QWEN3 = (0, 8, 5)
 _LOW_HIT_RATE = 20.0
+_ABILITIES = {
+    "tokenize": "count prompts (/tokenize)",
+    "structured_outputs": "hold to a schema",
+    "structural_tags": "structural tags",
+    "images": "see images",
+    "prefill": "continue an answer (prefill)",
+}
 _IN_FRONT = "put qiao in front (`qiao up --upstream URL`), which"
 
 
@@ -58,7 +65,10 @@ def tool_reading(facts: EngineFacts) -> Finding | None:
         return _finding(facts, "tool_reading", "note", f"The engine's own parser reads tool calls{because}")
     why = facts.reason or "--tool-parser says so"
     written = "writes them into the prompt" if facts.tools_written_by == "qiao" else "leaves them to the template"
-    evidence = f"qiao reads tool calls ({facts.dialect or 'from the text'}) and {written}, because: {why}"
+    dialect = facts.dialect or "from the text"
+    if facts.dialect_from:
+        dialect = f"{dialect}, as told by {facts.dialect_from}"
+    evidence = f"qiao reads tool calls ({dialect}) and {written}, because: {why}"
     return _finding(facts, "tool_reading", "note", evidence)
 
 
@@ -264,6 +274,17 @@ def engine_too_old(facts: EngineFacts) -> Finding | None:
     return _finding(facts, "engine_too_old", "ok", f"vLLM {facts.version}.")
 
 
+def abilities(facts: EngineFacts) -> Finding | None:
+    """What the engine can do, as far as it could be found out."""
+    known = {name: can for name, can in facts.abilities.items() if can is not None}
+    if not known:
+        return None
+    said = [f"{_ABILITIES.get(name, name)}: {'yes' if can else 'no'}" for name, can in known.items()]
+    if facts.template_dialect:
+        said.append(f"its chat template asks for calls in: {facts.template_dialect}")
+    return _finding(facts, "abilities", "ok", f"What the engine can do: {'; '.join(said)}.")
+
+
 def lessons(facts: EngineFacts) -> Finding | None:
     """What the gateway has learned from this engine's refusals, and minds since."""
     if not facts.quirks:
@@ -291,5 +312,6 @@ CHECKS: tuple[Check[EngineFacts], ...] = (
         "a reasoning parser that takes the whole answer for reasoning",
         reasoning_swallows_text,
     ),
+    Check("abilities", "what the engine can do: /tokenize, schemas, structural tags, images, prefill", abilities),
     Check("lessons", "what the gateway has learned from the engine's refusals", lessons),
 )

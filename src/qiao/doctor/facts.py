@@ -98,6 +98,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     * `reader`: who reads tool calls: "engine", or "qiao" where a gateway in front does it, in `dialect`.
     * `is_behind_qiao`: a gateway of ours stands in front. `tools_written_by`: "template", or "qiao" in words.
     * `tool_parser`: it reads calls itself; `parser_name` where the log tells it; `reason`: its words.
+    * `dialect_from`: who told the dialect. `template_dialect`: in which the chat template asks for calls.
+    * `abilities`: what it can do, by name as in /readyz; None: unknown.
     * `leak`: text of a call that came as plain text although a parser is set; "" if it came as a call.
     * `system_refusal`: what it says to a system turn in the middle; "" if it takes one.
     * `swallowed`: an answer came as reasoning only although it should not think: what it said; "" if not.
@@ -112,6 +114,9 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     reader: Literal["engine", "qiao"] = "engine"
     is_behind_qiao: bool = False
     dialect: str | None = None
+    dialect_from: str | None = None
+    template_dialect: str | None = None
+    abilities: dict[str, bool | None] = {}
     tools_written_by: str | None = None
     tool_parser: bool | None = None
     parser_name: str | None = None

@@ -19,6 +19,9 @@ from qiao.upstream.openai import OpenAIUpstream
 REQUEST_ID = "qiao-doctor"
 """The `X-Request-Id` of what is asked here, for whoever reads the engine's log."""
 
+ABILITIES = ("tokenize", "structured_outputs", "structural_tags", "images", "prefill")
+"""What /readyz says under `tools` of what the engine can do."""
+
 _TIMEOUT = 60.0
 ASK_FOR_CALL = "What is the weather in Paris? Call the tool get_weather for it."
 ASK_FOR_WORD = "Say OK and nothing else."
@@ -64,7 +67,20 @@ async def _probed(upstream: OpenAIUpstream, facts: EngineFacts) -> EngineFacts:
         return facts
     # With a parser tools go with tool_choice auto, and that was tried; without one only none works.
     renders = facts.renders_tools if facts.renders_tools is not None else found.renders_tools
-    return msgspec.structs.replace(facts, tool_parser=found.tool_parser, reason=found.reason, renders_tools=renders)
+    return msgspec.structs.replace(
+        facts,
+        tool_parser=found.tool_parser,
+        reason=found.reason,
+        renders_tools=renders,
+        template_dialect=found.abilities.template_dialect,
+        abilities={
+            "tokenize": found.abilities.tokenize,
+            "structured_outputs": found.abilities.structured_outputs,
+            "structural_tags": found.structural_tags,
+            "images": found.abilities.images,
+            "prefill": found.abilities.prefill,
+        },
+    )
 
 
 async def _questions(asker: _Asker, facts: UpstreamFacts, served: Served, ask: str) -> EngineFacts:
@@ -234,6 +250,9 @@ async def of_gateway(root: str, key: str | None) -> EngineFacts | None:
         reader="qiao" if tools.get("read_by") == "qiao" else "engine",
         is_behind_qiao=True,
         dialect=tools.get("dialect"),
+        dialect_from=tools.get("dialect_from"),
+        template_dialect=tools.get("template_dialect"),
+        abilities={name: tools.get(name) for name in ABILITIES},
         tools_written_by=tools.get("tools_written_by"),
         tool_parser=tools.get("engine_parser"),
         reason=str(tools.get("why") or ""),
@@ -251,6 +270,7 @@ def together(known: EngineFacts, asked: EngineFacts) -> EngineFacts:
         reader=known.reader,
         is_behind_qiao=True,
         dialect=known.dialect,
+        dialect_from=known.dialect_from,
         tools_written_by=known.tools_written_by,
         tool_parser=known.tool_parser if known.tool_parser is not None else asked.tool_parser,
         reason=known.reason or asked.reason,

@@ -22,6 +22,7 @@ class Quirks(msgspec.Struct, frozen=True):
     * `no_tool_parser`: it was started without a tool parser: only `tool_choice: "none"` works and calls come as text.
     * `calls_as_text`: it has a tool parser, but where no call is to be made (`tool_choice: "none"`), calls in this
       dialect come through as text and its prompt lists the tools: seen by a probe.
+    * `template_dialect`: its chat template asks for calls in this dialect: seen by a probe; None: unknown.
     * `splits_reasoning`: it has a reasoning parser: seen by a probe.
     * `no_tool_rendering`: with `tool_choice: "none"` its prompt does not list the tools.
     * `opens_reasoning`: its chat template opens the reasoning, and nothing in the answer marks it; None: unknown.
@@ -45,6 +46,7 @@ class Quirks(msgspec.Struct, frozen=True):
     no_tool_choice: bool = False
     no_tool_parser: bool = False
     calls_as_text: str | None = None
+    template_dialect: str | None = None
     splits_reasoning: bool = False
     no_tool_rendering: bool = False
     opens_reasoning: bool | None = None

@@ -31,9 +31,15 @@ _SPECIAL_TOKENS = {"skip_special_tokens": msgspec.Raw(b"false")}
 _WITHOUT_TAGS = frozenset({"harmony"})
 
 
-def dialect_of(profile: Profile) -> str:
-    """The dialect of a model's family, as far as there is a reader for it."""
-    return profile.dialect if profile.dialect in DIALECTS else DEFAULT_DIALECT
+def known_dialect(profile: Profile, template: str | None) -> str | None:
+    """The dialect that calls are written in; None: nobody knows. `template`: what the chat template asks for, if that
+    was seen: whatever the model's family writes elsewhere, this is what it is shown here."""
+    return next((name for name in (template, profile.dialect) if name in DIALECTS), None)
+
+
+def dialect_of(profile: Profile, template: str | None) -> str:
+    """The dialect to read, as far as there is a reader for it."""
+    return known_dialect(profile, template) or DEFAULT_DIALECT
 
 
 def reader(profile: Profile, quirks: Quirks, parser: str) -> str | None:
@@ -47,20 +53,21 @@ def reader(profile: Profile, quirks: Quirks, parser: str) -> str | None:
     if parser != AUTO:
         return parser
     if quirks.no_tool_parser or quirks.no_tools:
-        return dialect_of(profile)
-    return profile.dialect if passes_by(profile, quirks, parser) else None
+        return dialect_of(profile, quirks.template_dialect)
+    return quirks.calls_as_text if passes_by(profile, quirks, parser) else None
 
 
 def passes_by(profile: Profile, quirks: Quirks, parser: str) -> bool:
     """Whether the gateway reads calls by its own choice although the engine has a parser."""
     if parser != AUTO or quirks.no_tool_parser or quirks.no_tools:
         return False
-    return quirks.calls_as_text is not None and quirks.calls_as_text == profile.dialect
+    known = known_dialect(profile, quirks.template_dialect)
+    return quirks.calls_as_text is not None and quirks.calls_as_text == known
 
 
-def can_pass_by(profile: Profile) -> bool:
+def can_pass_by(profile: Profile, template: str | None) -> bool:
     """Whether a probe can tell how an engine treats this family's calls: it has them made by a grammar."""
-    return profile.family != UNKNOWN.family and can_guide(dialect_of(profile))
+    return profile.family != UNKNOWN.family and can_guide(dialect_of(profile, template))
 
 
 def is_left_to_engine(conversation: Conversation, quirks: Quirks) -> bool:

@@ -287,6 +287,7 @@ class OpenAIUpstream:
                 opens_reasoning=known.opens_reasoning,
                 no_tool_rendering=known.no_tool_rendering,
                 structural_tags=known.structural_tags,
+                template_dialect=known.template_dialect,
             )
             self._grammars.forget()
             self._lessons.clear()
@@ -314,30 +315,22 @@ class OpenAIUpstream:
         )
 
     async def probe(self) -> Findings | None:
-        """What its first model does that it does not tell; asked once a version, and only of vLLM.
+        """What its first model does that it does not tell; asked once a version, and not of who speaks OpenAI's alone.
 
         What was found is kept in `quirks`. Raises `Fault` when it does not answer.
         """
         facts = await self.facts()
         served = facts.served(self._model) if self._model is not None else next(iter(facts.models), None)
-        if facts.flavor != "vllm" or served is None:
+        if facts.flavor == "openai" or served is None:
             return None
         async with self._probe_lock:
             if self._found is None or self._found[:2] != (facts.version, served):
                 target = target_for(facts.flavor, facts.version, served.id, root=served.root)
                 profile = find(served.root, served.id)
-                dialect = text_mode.dialect_of(profile)
-                found, lesson = await probe(self._client, self._prefix, target, profile, dialect)
+                found, lesson = await probe(self._client, self._prefix, target, profile)
                 if lesson is not None:
                     self._learn(lesson)
-                self.quirks = msgspec.structs.replace(
-                    self.quirks,
-                    opens_reasoning=found.leaves_reasoning_open,
-                    no_tool_rendering=found.renders_tools is False,
-                    structural_tags=found.structural_tags is True,
-                    splits_reasoning=found.splits_reasoning is True,
-                    calls_as_text=dialect if _can_pass_by(found, profile, facts) else None,
-                )
+                self.quirks = _with_findings(self.quirks, found, profile, facts)
                 if found.tool_parser is None:
                     return found  # it was busy, perhaps: the next look may tell
                 self._found = (facts.version, served, found)
@@ -498,9 +491,21 @@ class OpenAIUpstream:
         return _prepared(partial(prepare, input_tokens=original.tokens), facts, served, quirks)
 
 
-def _can_pass_by(found: Findings, profile: Profile, facts: UpstreamFacts) -> bool:
-    """Whether calls are read here although the engine has a parser. Who tells no version may be anything."""
-    return facts.version is not None and found.leaves_calls_alone and text_mode.can_pass_by(profile)
+def _with_findings(quirks: Quirks, found: Findings, profile: Profile, facts: UpstreamFacts) -> Quirks:
+    """With what a probe found. Who tells no version may be anything, also a proxy of several models."""
+    template = found.abilities.template_dialect if facts.version is not None else None
+    passes_by = facts.version is not None and found.leaves_calls_alone and text_mode.can_pass_by(profile, template)
+    lacks_parser = found.tool_parser is False and not quirks.no_tools
+    return msgspec.structs.replace(
+        quirks,
+        no_tool_parser=quirks.no_tool_parser or lacks_parser,
+        opens_reasoning=found.leaves_reasoning_open,
+        no_tool_rendering=found.renders_tools is False,
+        structural_tags=found.structural_tags is True,
+        splits_reasoning=found.splits_reasoning is True,
+        template_dialect=template,
+        calls_as_text=text_mode.dialect_of(profile, template) if passes_by else None,
+    )
 
 
 def _best(excess: Excess | None, counted: Count | None) -> int | None:

@@ -6,27 +6,24 @@ chat template opens the reasoning itself, and it tells people why the gateway wo
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
-from qiao.core.openai import request as openai_request
 from qiao.core.openai.target import Target
 from qiao.policies import guided, refusal, remedies, text_mode
 from qiao.policies.quirks import Quirks, Remedy, features
 from qiao.profiles import Profile
+from qiao.upstream.abilities import Abilities, abilities
+from qiao.upstream.asking import REQUEST_ID, Asker, Said
 from qiao.upstream.client import Client
 
-REQUEST_ID = "qiao-probe"
-"""The `X-Request-Id` of what is asked here, for whoever reads the engine's log."""
+__all__ = ["REQUEST_ID", "Findings", "probe"]
 
-_TIMEOUT = 60.0
 _TOOL = Tool("noop", "Does nothing. Never call it.")
 # One token may be no text at all, and then nobody knows whether it was a thought.
 _ANSWER_TOKENS = 8
 _FIELDS = ("reasoning", "reasoning_content")
-_TAIL = 12
+_TAIL = 60
 _CALL_TOKENS = 32
 _FEWEST = 5
 
@@ -42,6 +39,7 @@ class Findings(msgspec.Struct, frozen=True):
       `eats`: it did not come at all (vLLM 0.32 with a parser of its newer kind, as `qwen3_coder`).
     * `opens_reasoning`: the chat template writes the opening tag of the reasoning.
     * `splits_reasoning`: the engine splits reasoning off the text. `reasoning_field`: where it would put it.
+    * `abilities`: what it can do besides, and what its chat template asks for.
     """
 
     tool_parser: bool | None = None
@@ -53,6 +51,7 @@ class Findings(msgspec.Struct, frozen=True):
     opens_reasoning: bool | None = None
     splits_reasoning: bool | None = None
     reasoning_field: str | None = None
+    abilities: Abilities = Abilities()
 
     @property
     def leaves_calls_alone(self) -> bool:
@@ -62,48 +61,39 @@ class Findings(msgspec.Struct, frozen=True):
     @property
     def leaves_reasoning_open(self) -> bool | None:
         """Whether an answer begins with reasoning that nothing marks."""
+        if self.splits_reasoning:
+            return False
         if self.opens_reasoning is None or (self.opens_reasoning and self.splits_reasoning is None):
             return None
-        return self.opens_reasoning and not self.splits_reasoning
+        return self.opens_reasoning
 
 
-async def probe(
-    client: Client, prefix: str, target: Target, profile: Profile, dialect: str
-) -> tuple[Findings, Remedy | None]:
-    """Ask. `dialect`: how calls are going to be read where the engine does not.
-
-    The remedy is the lesson of a missing parser. Raises `Fault` when the engine does not answer.
-    """
+async def probe(client: Client, prefix: str, target: Target, profile: Profile) -> tuple[Findings, Remedy | None]:
+    """Ask. The remedy is the lesson of a missing parser. Raises `Fault` when the engine does not answer."""
+    asker = Asker(client, prefix, target)
     asked = _conversation(target, profile)
-    findings, remedy = await _parser(client, prefix, asked, target)
-    if findings.tool_parser is None or (remedy is not None and remedy.quirk == "no_tools"):
+    findings, remedy = await _parser(asker, asked)
+    if findings.tool_parser is None:
+        return findings, remedy
+    bare = msgspec.structs.replace(asked, tools=())
+    prompt = await asker.prompt(bare)
+    findings = msgspec.structs.replace(findings, abilities=await abilities(asker, bare, prompt))
+    if remedy is not None and remedy.quirk == "no_tools":
         return findings, remedy
     # Calls are read from the text of such an answer.
     without_parser = msgspec.structs.replace(asked, tool_choice=ToolChoice(mode="none"), max_tokens=_ANSWER_TOKENS)
-    status, body, _ = await _post(client, prefix, without_parser, target)
-    if status != 200 or body is None:
+    said = await asker.chat(without_parser)
+    if said.status != 200:
         return findings, remedy
-    choices = body.get("choices")
-    message = choices[0].get("message") if isinstance(choices, list) and choices else None
-    if isinstance(message, dict):
-        field = next((name for name in _FIELDS if name in message), None)
-        thought = any(message.get(name) for name in _FIELDS)
-        said = bool(message.get("content"))
-        splits = True if thought else False if said else None
-        findings = msgspec.structs.replace(findings, reasoning_field=field, splits_reasoning=splits)
-    bare = msgspec.structs.replace(asked, tools=())
-    tokenized = await _tokenized(client, bare, target)
-    with_tools, count = _prompt_tokens(body), tokenized.get("count")
-    if not isinstance(count, int):
-        count = _prompt_tokens((await _post(client, prefix, bare, target))[1])
-    if with_tools is not None and count is not None:
+    findings = _reasoning(said, prompt.text, findings)
+    with_tools, count = said.count("prompt_tokens"), prompt.count
+    if count is None:
+        count = (await asker.chat(bare)).count("prompt_tokens")
+    if with_tools and count:
         findings = msgspec.structs.replace(findings, renders_tools=with_tools > count)
-    findings = await _structure(client, prefix, without_parser, target, dialect, findings)
-    tail = tokenized.get("token_strs")
-    if isinstance(tail, list) and all(isinstance(piece, str) for piece in tail):
-        end = "".join(tail[-_TAIL:])
-        is_open = end.rfind("<think>") > end.rfind("</think>")
-        findings = msgspec.structs.replace(findings, opens_reasoning=is_open)
+    if target.flavor == "vllm":
+        dialect = text_mode.dialect_of(profile, findings.abilities.template_dialect)
+        findings = await _structure(asker, without_parser, dialect, findings)
     return findings, remedy
 
 
@@ -115,12 +105,17 @@ def _conversation(target: Target, profile: Profile) -> Conversation:
     return Conversation(model=target.model, turns=(turn,), tools=(_TOOL,), max_tokens=1, extras=extras)
 
 
-async def _parser(client: Client, prefix: str, asked: Conversation, target: Target) -> tuple[Findings, Remedy | None]:
+async def _parser(asker: Asker, asked: Conversation) -> tuple[Findings, Remedy | None]:
     """Whether tools are taken as they are."""
-    status, _, raw = await _post(client, prefix, asked, target)
-    if status == 200:
+    if asker.target.flavor == "sglang":
+        told = await asker.told("/get_server_info")
+        # Without one it takes tools all the same, and leaves the calls in the text.
+        if "tool_call_parser" in told and not told["tool_call_parser"]:
+            return Findings(tool_parser=False, reason="SGLang was started without --tool-call-parser"), None
+    said = await asker.chat(asked)
+    if said.status == 200:
         return Findings(tool_parser=True), None
-    refused = refusal.read(status, raw)
+    refused = refusal.read(said.status, said.raw)
     remedy = remedies.find(refused.text, refused.status, used=features(asked), quirks=Quirks())
     if remedy is None or remedy.quirk not in ("no_tool_parser", "no_tools"):
         return Findings(reason=refused.text), None
@@ -128,9 +123,28 @@ async def _parser(client: Client, prefix: str, asked: Conversation, target: Targ
     return Findings(tool_parser=False, reason=refused.text, renders_tools=renders), remedy
 
 
-async def _structure(
-    client: Client, prefix: str, asked: Conversation, target: Target, dialect: str, findings: Findings
-) -> Findings:
+def _reasoning(said: Said, prompt: str | None, findings: Findings) -> Findings:
+    """Who opens the reasoning and who splits it off, by the beginning of an answer and the end of its prompt."""
+    opens = None
+    if prompt is not None:
+        end = prompt[-_TAIL:]
+        opens = end.rfind("<think>") > end.rfind("</think>")
+    message = said.message
+    if message is None:
+        return msgspec.structs.replace(findings, opens_reasoning=opens)
+    content = str(message.get("content") or "")
+    splits = True if any(message.get(name) for name in _FIELDS) else False if content else None
+    if opens is None and content.lstrip().startswith("<think>"):
+        opens = False
+    return msgspec.structs.replace(
+        findings,
+        reasoning_field=next((name for name in _FIELDS if name in message), None),
+        splits_reasoning=splits,
+        opens_reasoning=opens,
+    )
+
+
+async def _structure(asker: Asker, asked: Conversation, dialect: str, findings: Findings) -> Findings:
     """With what becomes of a call that a structural tag enforces."""
     dialect = dialect if guided.can_guide(dialect) else text_mode.DEFAULT_DIALECT
     structure = guided.must_call(dialect, (_TOOL,), refused=frozenset(), one=True, reasoning=None)
@@ -138,13 +152,11 @@ async def _structure(
     if "chat_template_kwargs" in extras:
         switched = msgspec.json.decode(extras["chat_template_kwargs"], type=dict[str, bool])
         extras["chat_template_kwargs"] = msgspec.Raw(msgspec.json.encode(dict.fromkeys(switched, False)))
-    bound = msgspec.structs.replace(asked, structure=structure, extras=extras, max_tokens=_CALL_TOKENS)
-    status, body, _ = await _post(client, prefix, bound, target)
-    if status != 200 or body is None:
-        return msgspec.structs.replace(findings, structural_tags=False if status in (400, 422) else None)
-    choices = body.get("choices")
-    message = choices[0].get("message") if isinstance(choices, list) and choices else None
-    if not isinstance(message, dict):
+    said = await asker.chat(msgspec.structs.replace(asked, structure=structure, extras=extras, max_tokens=_CALL_TOKENS))
+    if said.status != 200:
+        return msgspec.structs.replace(findings, structural_tags=False if said.is_refused else None)
+    message = said.message
+    if message is None:
         return findings
     if message.get("tool_calls"):
         return msgspec.structs.replace(findings, structural_tags=True, interferes=True)
@@ -153,36 +165,6 @@ async def _structure(
     begins = len(content) >= _FEWEST and (content.startswith(beginning) or beginning.startswith(content))
     if not begins and any(message.get(name) for name in _FIELDS):
         return findings  # a model that cannot but think; the grammar would begin behind it
-    if not content.strip() and _count(body, "completion_tokens") >= _FEWEST:
+    if not content.strip() and said.count("completion_tokens") >= _FEWEST:
         return msgspec.structs.replace(findings, interferes=True, eats=True)
     return msgspec.structs.replace(findings, structural_tags=begins, interferes=False if begins else None)
-
-
-async def _post(
-    client: Client, prefix: str, asked: Conversation, target: Target
-) -> tuple[int, dict[str, Any] | None, bytes]:
-    body = openai_request.encode(asked, target)
-    reply = await client.post_whole(
-        f"{prefix}/chat/completions", body, timeout=_TIMEOUT, headers={"X-Request-Id": REQUEST_ID}
-    )
-    decoded = reply.json()
-    return reply.status, decoded if isinstance(decoded, dict) else None, reply.body
-
-
-def _prompt_tokens(body: dict[str, Any] | None) -> int | None:
-    return _count(body, "prompt_tokens") or None
-
-
-def _count(body: dict[str, Any] | None, name: str) -> int:
-    """A number of the usage; 0 where it is not told."""
-    usage = (body or {}).get("usage")
-    tokens = usage.get(name) if isinstance(usage, dict) else None
-    return tokens if isinstance(tokens, int) else 0
-
-
-async def _tokenized(client: Client, asked: Conversation, target: Target) -> dict[str, Any]:
-    body = msgspec.json.decode(openai_request.encode_tokenize(asked, target), type=dict[str, msgspec.Raw])
-    body["return_token_strs"] = msgspec.Raw(b"true")
-    reply = await client.post_whole("/tokenize", msgspec.json.encode(body), timeout=_TIMEOUT)
-    decoded = reply.json() if reply.status == 200 else None
-    return decoded if isinstance(decoded, dict) else {}
