@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from hypothesis import assume, example, given
@@ -360,6 +361,20 @@ def test_compose_has_engine_and_gateway(one: Plan) -> None:
     assert gateway["depends_on"]["engine"]["condition"] == "service_healthy"
     used = {volume.split(":")[0] for service in (engine, gateway) for volume in service["volumes"]}
     assert used == set(found["volumes"])
+
+
+def test_an_engine_that_is_kept_to_some_gpus() -> None:
+    """Where MIG splits the others: by variables on the computer itself, by its GPUs in a container."""
+    two = a_plan(gpus="2x4090-24G", model="qwen3-8b")
+    plan = msgspec.structs.replace(two, environment={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1,2"})
+    assert "export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-1,2}" in render(plan, "shell")["start_vllm.sh"]
+    assert "Environment=CUDA_VISIBLE_DEVICES=1,2" in "".join(render(plan, "systemd").values())
+    engine = yaml.safe_load(render(plan, "compose")["compose.yaml"])["services"]["engine"]
+    (device,) = engine["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["device_ids"], device.get("count")) == (["1", "2"], None)
+    assert "CUDA_VISIBLE_DEVICES" not in engine["environment"]
+    for kind in ("kubernetes", "ray"):
+        assert "CUDA_VISIBLE_DEVICES" not in "".join(render(plan, kind).values())
 
 
 def test_ray_gets_the_same_engine(one: Plan, several: Plan) -> None:

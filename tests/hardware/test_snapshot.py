@@ -11,6 +11,7 @@ import pytest
 
 from qiao.hardware import host, nvidia_smi, nvml, snapshot
 from qiao.planner.choose import plan
+from qiao.planner.gpu_table import DRIVER_SHARE
 from qiao.planner.machine import GIB, MIB, Machine, Node, System
 from qiao.planner.plan import Plan, Refusal
 from tests.planner.cases import FOLDER, made, request
@@ -217,6 +218,66 @@ def test_a_gpu_that_is_full_is_refused_with_the_holder() -> None:
     outcome = plan(msgspec.structs.replace(asked, machine=machine_of(library)))
     assert isinstance(outcome, Refusal)
     assert any("process 77 (vllm) holds 49.0 GiB" in near.text for near in outcome.nearest)
+
+
+class Split(Answers):
+    """NVML where MIG splits the first GPU in two, and the second is whole."""
+
+    def nvmlDeviceGetMigMode(self, handle: Any) -> tuple[int, int]:  # noqa: N802
+        return (0, 0) if handle else (1, 1)
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any) -> int:  # noqa: N802
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Any, index: int) -> Any:  # noqa: N802
+        if index > 1:
+            raise NotSupportedError
+        return 10 + index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:  # noqa: N802
+        if handle in (10, 11):
+            return type("Memory", (), {"total": 39 * GIB, "free": 39 * GIB})
+        return type("Memory", (), {"total": 81559 * MIB, "free": 81559 * MIB})
+
+
+def test_the_parts_of_a_gpu_that_is_split() -> None:
+    seen = nvml.look(Split())
+    assert seen is not None
+    assert [gpu.parts for gpu in seen.gpus] == [(39 * GIB, 39 * GIB), None]
+    unread = Split()
+    unread.nvmlDeviceGetMaxMigDeviceCount = Answers().nvmlDeviceGetMigMode  # type: ignore[method-assign, assignment]
+    seen = nvml.look(unread)
+    assert seen is not None
+    assert seen.gpus[0].parts == ()
+
+
+def test_the_plan_takes_the_gpus_that_are_whole() -> None:
+    asked = request(gpus="8xH100", model="qwen3-8b")
+    outcome = plan(msgspec.structs.replace(asked, machine=machine_of(Split())))
+    assert isinstance(outcome, Plan)
+    assert outcome.division.gpus == 1
+    assert outcome.load.utilisation == 0.92  # GPU 0 is the one somebody uses
+    (told,) = [warning.text for warning in outcome.warnings if warning.code == "mig"]
+    assert "GPU 0 (NVIDIA H100 80GB HBM3) is split by MIG into 2 parts of 39.0 GiB" in told
+    assert outcome.environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert outcome.environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+def test_a_machine_whose_gpus_are_all_split_is_told_so() -> None:
+    gpus, _, _ = nvidia_smi.parse_table(captured("table_h20_mig_570.txt"))
+    asked = request(gpus="8xH100", model="qwen3-8b")
+    outcome = plan(msgspec.structs.replace(asked, machine=Machine(nodes=(Node(gpus=gpus),))))
+    assert isinstance(outcome, Refusal)
+    assert "GPU 0 (NVIDIA H20) is split by MIG" in outcome.message
+    assert [near.command for near in outcome.nearest] == ["nvidia-smi -i 0 -mig 0"]
+    parts = msgspec.structs.replace(gpus[0], parts=(20 * GIB, 10 * GIB))
+    outcome = plan(msgspec.structs.replace(asked, machine=Machine(nodes=(Node(gpus=(parts,)),))))
+    assert isinstance(outcome, Refusal)
+    assert "into 2 parts of 10.0, 20.0 GiB" in outcome.message
+    command = outcome.nearest[0].command
+    assert command == "qiao plan --gpus 1xH20-MIG-20G"
+    small = made(gpus=command.split()[-1], model="qwen3-8b")
+    assert small.machine.gpus[0].usable == 20 * GIB - DRIVER_SHARE
 
 
 @pytest.mark.skipif(os.name != "posix", reason="starts a program of ours in place of nvidia-smi")

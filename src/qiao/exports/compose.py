@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qiao.exports.settings import Settings
-from qiao.exports.words import about, engine_arguments, engine_image, single_node
+from qiao.exports.words import about, container_variables, engine_arguments, engine_image, single_node
 from qiao.exports.yaml import Commented, Node, documents
 from qiao.planner.plan import Plan
 
@@ -36,7 +36,9 @@ def _compose(plan: Plan, settings: Settings) -> str:
 
 
 def _engine(plan: Plan, settings: Settings) -> Node:
-    devices: Node = [{"driver": "nvidia", "count": plan.division.gpus, "capabilities": ["gpu"]}]
+    visible = plan.environment.get("CUDA_VISIBLE_DEVICES")
+    which: dict[str, Node] = {"device_ids": list(visible.split(","))} if visible else {"count": plan.division.gpus}
+    devices: Node = [{"driver": "nvidia", **which, "capabilities": ["gpu"]}]
     arguments = engine_arguments(plan, host="0.0.0.0", port=settings.engine_port)  # noqa: S104 - inside its container
     volumes: list[Node] = ["models:/models"]
     if plan.model.is_local:
@@ -44,7 +46,7 @@ def _engine(plan: Plan, settings: Settings) -> Node:
     return {
         "image": engine_image(plan, settings.engine_image),
         "command": list(_doubled(arguments)),
-        "environment": {**plan.environment, "HF_HOME": "/models", "HF_TOKEN": "${HF_TOKEN:-}"},
+        "environment": {**container_variables(plan), "HF_HOME": "/models", "HF_TOKEN": "${HF_TOKEN:-}"},
         "volumes": volumes,
         # NCCL exchanges data through shared memory.
         "ipc": "host",

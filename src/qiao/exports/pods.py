@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from qiao.exports.settings import Settings
-from qiao.exports.words import engine_arguments, engine_image
+from qiao.exports.words import container_variables, engine_arguments, engine_image
 from qiao.exports.yaml import Node
 from qiao.planner.plan import Plan
 
@@ -30,7 +30,7 @@ def engine_pod(plan: Plan, settings: Settings, *, gpus: int, claim: str, part: P
         "image": engine_image(plan, settings.engine_image),
         "args": list(arguments),
         "env": [
-            *({"name": name, "value": value} for name, value in plan.environment.items()),
+            *({"name": name, "value": value} for name, value in container_variables(plan).items()),
             {"name": "HF_HOME", "value": _MODELS},
             {
                 "name": "HF_TOKEN",

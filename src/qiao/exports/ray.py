@@ -5,7 +5,7 @@ from __future__ import annotations
 from qiao.errors import ConfigurationError
 from qiao.exports.settings import Settings
 from qiao.exports.shell import render as shell_files
-from qiao.exports.words import about, engine_arguments
+from qiao.exports.words import about, container_variables, engine_arguments
 from qiao.exports.yaml import Commented, Node, documents
 from qiao.planner.plan import Plan
 
@@ -48,7 +48,7 @@ def _config(plan: Plan, settings: Settings) -> str:
             "autoscaling_config": {"min_replicas": 1, "max_replicas": plan.replicas},
             "max_ongoing_requests": plan.load.sequences * 4,
         },
-        "runtime_env": {"env_vars": dict(plan.environment)},
+        "runtime_env": {"env_vars": container_variables(plan)},
     }
     return documents(
         Commented(

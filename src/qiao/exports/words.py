@@ -6,6 +6,7 @@ import re
 import shlex
 
 from qiao.errors import ConfigurationError
+from qiao.planner import mig
 from qiao.planner.plan import Plan
 from qiao.planner.vllm import version_text
 
@@ -22,6 +23,11 @@ def engine_arguments(plan: Plan, *, host: str, port: int, without: tuple[str, ..
         if not is_dropped:
             words.append(word)
     return [words[0], "--host", host, "--port", str(port), *words[1:]]
+
+
+def container_variables(plan: Plan) -> dict[str, str]:
+    """The engine's variables inside a container, which is handed its GPUs and numbers them anew."""
+    return {name: value for name, value in plan.environment.items() if name not in mig.VARIABLES}
 
 
 def engine_image(plan: Plan, given: str | None) -> str:

@@ -90,7 +90,7 @@ def parse_query(text: str, interconnect: Interconnect | None = None) -> tuple[tu
                 _mebibytes(free),
                 capability=_capability(capability),
                 interconnect=interconnect,
-                is_split=mig == "Enabled",
+                parts=() if mig == "Enabled" else None,
                 source="nvidia-smi",
             )
         )
@@ -125,15 +125,15 @@ def parse_table(text: str) -> tuple[tuple[Gpu, ...], str | None, str | None]:
             continue
         memory = _MEMORY.search(line) or memory
         if _MIG.search(line) or line.startswith("+"):
-            found.append(_from_table(name, memory, is_split=line.rstrip("| ").endswith("Enabled")))
+            found.append(_from_table(name, memory, () if line.rstrip("| ").endswith("Enabled") else None))
             name = None
     return tuple(found), head["driver"] if head else None, head["cuda"] if head else None
 
 
-def _from_table(name: str, memory: re.Match[str] | None, *, is_split: bool) -> Gpu:
+def _from_table(name: str, memory: re.Match[str] | None, parts: tuple[int, ...] | None) -> Gpu:
     total = int(memory["total"]) * MIB if memory else None
     free = total - int(memory["used"]) * MIB if memory and total is not None else None
-    return gpu_of(name.removesuffix("..."), total, free, is_split=is_split, source="nvidia-smi")
+    return gpu_of(name.removesuffix("..."), total, free, parts=parts, source="nvidia-smi")
 
 
 def parse_processes(text: str) -> tuple[Holder, ...]:
@@ -180,13 +180,13 @@ def gpu_of(
     *,
     capability: tuple[int, int] | None = None,
     interconnect: Interconnect | None = None,
-    is_split: bool = False,
+    parts: tuple[int, ...] | None = None,
     source: str,
 ) -> Gpu:
     """A Gpu from what a driver says, completed from the table where the driver is silent."""
     facts = by_driver_name(name, total)
-    if is_split:
-        return Gpu(name=name, memory=total, source=f"{source}: split by MIG, so its parts decide")
+    if parts is not None:
+        return Gpu(name=name, memory=total, parts=parts, source=f"{source}: split by MIG, so its parts decide")
     usable = facts.usable if facts and total and abs(facts.memory - total) < 600 * MIB else None
     if usable is None and total is not None:
         usable = total - DRIVER_SHARE

@@ -6,6 +6,7 @@ all, and `nvidia_smi` is asked instead.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
@@ -32,6 +33,8 @@ class Library(Protocol):
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any: ...  # noqa: N802
     def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> tuple[int, int]: ...  # noqa: N802
     def nvmlDeviceGetMigMode(self, handle: Any) -> tuple[int, int]: ...  # noqa: N802
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any) -> int: ...  # noqa: N802
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Any, index: int) -> Any: ...  # noqa: N802
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]: ...  # noqa: N802
     def nvmlDeviceGetNvLinkState(self, handle: Any, link: int) -> int: ...  # noqa: N802
     def nvmlSystemGetDriverVersion(self) -> str | bytes: ...  # noqa: N802
@@ -83,7 +86,7 @@ def _look(nvml: Library) -> Seen:
                 int(memory.free) if memory is not None else None,
                 capability=known(lambda of=handle: nvml.nvmlDeviceGetCudaComputeCapability(of)),  # type: ignore[misc]
                 interconnect=_interconnect(nvml, handle),
-                is_split=mig is not None and mig[0] == 1,
+                parts=_parts(nvml, handle) if mig is not None and mig[0] == 1 else None,
                 source="NVML",
             )
         )
@@ -95,6 +98,19 @@ def _look(nvml: Library) -> Seen:
         driver=_optional_text(known(nvml.nvmlSystemGetDriverVersion)),
         cuda=_cuda(known(nvml.nvmlSystemGetCudaDriverVersion)),
     )
+
+
+def _parts(nvml: Library, handle: Any) -> tuple[int, ...]:
+    """Bytes of each part that MIG made; empty where the driver does not list them."""
+    found: list[int] = []
+    try:
+        for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+            with contextlib.suppress(nvml.NVMLError):  # fewer parts than there could be
+                part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+                found.append(int(nvml.nvmlDeviceGetMemoryInfo(part).total))
+    except nvml.NVMLError:
+        return ()
+    return tuple(found)
 
 
 def _interconnect(nvml: Library, handle: Any) -> Interconnect | None:

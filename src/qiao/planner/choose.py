@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from qiao.planner import nearest
+from qiao.planner import mig, nearest
 from qiao.planner.arguments import finished
 from qiao.planner.cache import CacheType
 from qiao.planner.divisions import Layouts, layouts
@@ -31,6 +31,9 @@ _MOST_REASONS = 4
 
 def plan(request: Request) -> Outcome:
     """The plan for a request, or why there is none and what is nearest."""
+    usable = mig.whole(request.machine)
+    if usable is not request.machine and usable.gpus:
+        return mig.told(plan(msgspec.structs.replace(request, machine=usable)), request.machine)
     refused = _refused_at_once(request)
     if refused is not None:
         return refused
@@ -133,6 +136,8 @@ def _refused_at_once(request: Request) -> Refusal | None:
         return _plain(
             request, f"{name} needs GPUs, and this machine has none that an engine could use.", nearest.without_gpu()
         )
+    if any(gpu.is_split for gpu in machine.gpus):
+        return _plain(request, f"{mig.described(machine)}, and a plan needs a whole GPU.", mig.near(machine))
     if any(gpu.usable is None for gpu in machine.gpus):
         return _plain(request, "The driver does not say how much memory the GPUs have.", nearest.unknown_memory())
     gpu = representative(machine)

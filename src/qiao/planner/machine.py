@@ -26,6 +26,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     * `free`: bytes that nobody holds now.
     * `capability`: CUDA compute capability, (9, 0) for Hopper.
     * `interconnect`: how it reaches the other GPUs of its node.
+    * `parts`: bytes of each part, where MIG splits the GPU (empty: they cannot be read); None: it is whole.
     * `source`: where the figures come from.
     """
 
@@ -35,7 +36,13 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     free: int | None = None
     capability: tuple[int, int] | None = None
     interconnect: Interconnect | None = None
+    parts: tuple[int, ...] | None = None
     source: str = ""
+
+    @property
+    def is_split(self) -> bool:
+        """MIG makes several small GPUs of it, and an engine cannot use it whole."""
+        return self.parts is not None
 
     @property
     def fp8_arithmetic(self) -> bool | None:
