@@ -67,7 +67,16 @@ def test_slips_are_mended_and_named(text: str, value: object, repairs: list[str]
         ('{"command": "print("a", b)"}', 'print("a", b)'),
         ('{"command": "say "", then"}', 'say "", then'),
         ('{"command": "{"a": 1, "b": 2}"}', '{"a": 1, "b": 2}'),
-        ('{"command": "echo "x", "y""}', None),
+        ('{"command": "echo "x", "y""}', 'echo "x", "y"'),
+        ('{"command": "print("a", "b")\\n", "n": 1}', 'print("a", "b")\n'),
+        ('{"command": "x = ["a", "b", "it\'s\\n"]"}', 'x = ["a", "b", "it\'s\n"]'),
+        ('{"command": "f("a", "b", 3)"}', 'f("a", "b", 3)'),
+        ('{"command": "' + 'x("a", "b") ' * 200 + '"}', 'x("a", "b") ' * 200),
+        # Keys whose colon or value is missing make no value.
+        ('{"command": "ls", "description"}', None),
+        ('{"command": "ls", "description", "timeout": 5}', None),
+        ('{"command": "ls", "description" "List"}', None),
+        ('{"command": "ls", "description",}', None),
     ],
 )
 def test_a_quote_that_was_not_escaped_stays_in_its_string(text: str, value: str | None) -> None:
@@ -89,6 +98,8 @@ def test_a_quote_that_was_not_escaped_stays_in_its_string(text: str, value: str 
         '{"a": ["x", 1, true, null, -1.5e+7, {"b": "c"}]}',
         '{"a": "}", "b": "],", "c": "\\": "}',
         '{"a": "x"\n\n,\n"b": 1}',
+        '{"a": "x", "b\\"c": "y", "it\'s": "z", "' + "k" * 100 + '": 1}',
+        '{"a": "x", "b"' + " " * 40 + ': 1, "c"\n\n:2}',
     ],
 )
 def test_valid_json_is_read_as_what_it_is(text: str) -> None:
@@ -140,8 +151,8 @@ def test_a_string_goes_out_while_it_is_written() -> None:
     assert arguments.feed("two") == "two"
     assert arguments.feed('"') == ""  # it may not end the string
     assert arguments.feed(", ") == ""
-    assert arguments.feed('"') == '"'
-    assert arguments.feed('n": 1') == ""
+    assert arguments.feed('"n"') == ""
+    assert arguments.feed(": 1") == '"'  # a key follows: it does
     assert arguments.feed("}") == ', "n": 1}'
 
 

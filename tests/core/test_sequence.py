@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from qiao.core.conversation import Tool
 from qiao.core.events import (
     Event,
@@ -49,10 +51,30 @@ def test_an_undeclared_tool_is_passed_on() -> None:
 
 def test_a_call_that_breaks_after_its_first_bytes_passes_for_one_that_was_cut() -> None:
     out, _ = run(*call("nope", '{"a": "x", "b": 1 2}'), Finished("tool_calls"))
-    assert ToolCallEnded(0, complete=False) in out
+    assert any(isinstance(event, ToolCallEnded) and not event.complete for event in out)
+    assert out[-1] == Finished("length", of_whole="stop")
     answer = fold(out)
-    assert answer.finish == Finished("length")
-    assert isinstance(answer.blocks[0], TextBlock)
+    assert answer.finish == Finished("stop")
+    assert answer.blocks == (
+        TextBlock('<tool_call>\n{"name": "nope", "arguments": {"a": "x", "b": 1 2}}\n</tool_call>'),
+    )
+
+
+def test_a_good_call_behind_one_that_broke_counts_in_a_whole_answer() -> None:
+    out, _ = run(*call("nope", '{"a": "x", "b": 1 2}'), *call("nope", '{"a": 1}', index=1), Finished("tool_calls"))
+    assert out[-1] == Finished("length", of_whole="tool_calls")
+    assert fold(out).finish == Finished("tool_calls")
+    assert fold(out).blocks[1:] == (CallBlock("c1", "nope", '{"a": 1}'),)
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"days": 2, "city": "Paris"', '{"days": 2, "city": "Par\\', '{"days": 2, "city"']
+)
+def test_a_call_that_was_cut_is_given_back_letter_for_letter(arguments: str) -> None:
+    out, _ = run(TextAdded("I look."), *call("Get-Weather", arguments), Finished("length"))
+    words = f'I look.\n<tool_call>\n{{"name": "Get-Weather", "arguments": {arguments}'
+    assert fold(out).blocks == (TextBlock(words),)
+    assert fold(out).finish == Finished("length")
 
 
 def test_a_call_that_breaks_before_its_first_bytes_is_text() -> None:

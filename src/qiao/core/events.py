@@ -71,10 +71,15 @@ class UsageSeen(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """The engine ended by itself or at a limit. `stop_sequence`: the string that matched, if one did."""
+    """The engine ended by itself or at a limit. `stop_sequence`: the string that matched, if one did.
+
+    `of_whole`: the reason that a whole answer gives, where the stream has to give another: a call broke after its first
+    bytes had gone out, which a whole answer gives back as text.
+    """
 
     reason: FinishReason
     stop_sequence: str | None = None
+    of_whole: FinishReason | None = None
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from qiao.core.conversation import Tool
 from qiao.core.dialects import TextTools
 from qiao.core.events import Event, Failed, Finished, Usage, UsageSeen
 from qiao.core.fault import Fault
-from qiao.core.fold import Answer, Folder
+from qiao.core.fold import Answer, Folder, of_whole
 from qiao.core.reasoning import UnwantedReasoning
 from qiao.core.sequence import Sequencer
 from qiao.core.stops import StopScanner
@@ -160,7 +160,9 @@ class Exchange:
         return self._encoder.encode(events) if events and self._encoder is not None else b""
 
     def _finished(self, event: Finished) -> Finished:
-        if event.reason == "length" and self._window_was_full():
+        if self._folder is not None:
+            event = of_whole(event)
+        if event.reason == "length" and event.of_whole is None and self._window_was_full():
             event = Finished("context")
         self._end()
         self.facts.finish = event

@@ -58,6 +58,11 @@ class Answer(msgspec.Struct, frozen=True):
         return -(-characters // 4)
 
 
+def of_whole(event: Finished) -> Finished:
+    """How a whole answer ends that ends in a stream with `event`."""
+    return event if event.of_whole is None else Finished(event.of_whole)
+
+
 class Folder:
     """Takes sequenced events one by one; `answer()` is the sum so far."""
 
@@ -97,7 +102,7 @@ class Folder:
             case UsageSeen():
                 self._usage = event.usage
             case Finished():
-                self._finish = event
+                self._finish = of_whole(event)
             case Failed():
                 self._fault = event.fault
             case _:

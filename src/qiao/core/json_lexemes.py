@@ -21,6 +21,8 @@ _FOREIGN_LITERALS = {
 _BARE_KEY = re.compile(r"[A-Za-z_$][\w$.\-]{0,63}[ \t\n\r]{0,16}")
 _SHORT_STRING = re.compile(r"""(["'])[^"'\\\n]{0,64}\1[ \t\n\r]{0,16}""")
 _SHORT_STRING_BEGUN = re.compile(r"""["'][^"'\\\n]{0,64}\Z""")
+_MEMBER = re.compile(r"""(?:"(?:[^"\\\n]|\\.){0,64}"|'(?:[^'\\\n]|\\.){0,64}')[ \t\n\r]{0,16}""")
+_MEMBER_BEGUN = re.compile(r"""(?:"(?:[^"\\\n]|\\.){0,64}|'(?:[^'\\\n]|\\.){0,64})\\?\Z""")
 _LONGEST_LITERAL = 16
 _FARTHEST = 256
 
@@ -93,8 +95,10 @@ class Quotes:
         place = _after_spaces(text, position)
         if place >= len(text):
             return True if is_final else None
-        if place - position > _FARTHEST or text[place] in "\"'],":
+        if place - position > _FARTHEST or text[place] in "],":
             return True
+        if text[place] in "\"'":
+            return True if in_array else self._before_members(text, place, is_final=is_final)
         if text[place] in self._closing:
             return True
         if in_array:
@@ -110,6 +114,29 @@ class Quotes:
                 return None
             return text[key.end() : key.end() + 1] in (":", "=")
         return starts_with_any(text, place, self._terminators, is_final=is_final)
+
+    def _before_members(self, text: str, position: int, *, is_final: bool) -> bool | None:
+        """`", "` in an object: a key follows if a colon stands behind it; in `print("a", "b")` it is a list of words.
+
+        What may be a key whose colon or value is missing counts as one, so that nobody's value is made up of it.
+        """
+        place = position
+        while place - position <= _FARTHEST:
+            found = _MEMBER.match(text, place)
+            if found is None:
+                return None if not is_final and _MEMBER_BEGUN.match(text, place) else True
+            place = found.end()
+            if place >= len(text):
+                return True if is_final else None
+            if text[place] != ",":
+                is_apart = text[place - 1] in WHITESPACE
+                return text[place] in ":=" + WHITESPACE + self._closing or (is_apart and text[place] in "\"'")
+            place = _after_spaces(text, place + 1)
+            if place >= len(text):
+                return True if is_final else None
+            if text[place] not in "\"'":
+                return text[place] in self._closing
+        return False
 
 
 def _before_quote(text: str, position: int, *, in_array: bool, is_final: bool) -> bool | None:

@@ -7,6 +7,7 @@ object, white space that belongs to the layout round a call. `Sequencer` brings 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import assert_never
 
@@ -33,14 +34,16 @@ CUT_REASONS = frozenset({"length", "context", "stop_sequence", "content_filter"}
 class _Call:
     """A call of the engine that has not ended yet."""
 
-    __slots__ = ("arguments", "id", "index", "is_open", "name")
+    __slots__ = ("arguments", "follows_text", "id", "index", "is_open", "name", "written_name")
 
-    def __init__(self, index: int, call_id: str, name: str, arguments: Arguments) -> None:
+    def __init__(self, index: int, call_id: str, name: str, written_name: str, arguments: Arguments) -> None:
         self.index = index
         self.id = call_id
         self.name = name
+        self.written_name = written_name
         self.arguments = arguments
         self.is_open = False
+        self.follows_text = False
 
 
 class Sequencer:
@@ -177,7 +180,7 @@ class Sequencer:
             name = near
         schema = self._schemas.get(name)
         arguments = Arguments(None if schema is None else read_shape(schema), mend=self._repair)
-        self._call = _Call(event.index, self._unique_id(event.id), name, arguments)
+        self._call = _Call(event.index, self._unique_id(event.id), name, event.name, arguments)
 
     def _arguments(self, event: ToolArgumentsAdded, out: list[Event]) -> None:
         call = self._call
@@ -195,6 +198,7 @@ class Sequencer:
         if not call.is_open:
             call.is_open = True
             self.call_count += 1
+            call.follows_text = self._in_text
             self._space = ""
             self._in_text = self._in_reasoning = False
             self._keep_space = False
@@ -213,7 +217,7 @@ class Sequencer:
             return
         if closed.outcome == "text" and not call.is_open:
             self.repairs.append((call.name, "returned_as_text"))
-            self._text(TextAdded(raw or as_text(call.name, call.arguments.raw, closed=not cut)), out)
+            self._text(TextAdded(raw or as_text(call.written_name, call.arguments.raw, closed=not cut)), out)
             return
         if closed.text:
             self._send(call, closed.text, out)
@@ -222,7 +226,12 @@ class Sequencer:
         self._incomplete += not is_complete
         # What follows a call that is none continues its text.
         self._keep_space = not is_complete
-        out.append(ToolCallEnded(call.index, complete=is_complete, raw="" if is_complete else raw))
+        if is_complete:
+            raw = ""
+        elif not raw:
+            words = as_text(call.written_name, call.arguments.raw, closed=not cut)
+            raw = f"\n{words}" if call.follows_text else words
+        out.append(ToolCallEnded(call.index, complete=is_complete, raw=raw))
         leftover = closed.leftover.strip()
         if leftover:
             self.repairs.append((call.name, "trailing_text"))
@@ -256,9 +265,11 @@ class Sequencer:
         self._end_all(out, cut=event.reason in CUT_REASONS)
         reason = event.reason
         if self._incomplete:
-            # A part of a call has gone out that nothing can complete. Only an answer that was cut may look like this:
-            # told "tool_calls", a client would run it.
-            reason = "length" if reason in ("stop", "tool_calls") else reason
+            if reason in ("stop", "tool_calls"):
+                # A part of a call has gone out that nothing can complete. Only an answer that was cut may look like
+                # this: told "tool_calls", a client would run it.
+                out.append(Finished("length", of_whole="tool_calls" if self._complete else "stop"))
+                return
         elif self._complete and reason in ("stop", "stop_sequence"):
             reason = "tool_calls"
         elif not self._complete and reason == "tool_calls":
@@ -277,4 +288,4 @@ class Sequencer:
 def as_text(name: str, arguments: str, *, closed: bool) -> str:
     """A call that cannot be handed over as one, in the words in which a model would have written it."""
     tail = "}\n</tool_call>" if closed else ""
-    return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}{tail}'
+    return f'<tool_call>\n{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}{tail}'
