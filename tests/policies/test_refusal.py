@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qiao.policies.refusal import MAX_SENTENCE, MAX_TEXT, Refusal, cleaned, of_value, read
+from qiao.policies.refusal import MAX_SENTENCE, MAX_TEXT, Refusal, cleaned, of_value, own_words, read
 
 
 @pytest.mark.parametrize(
@@ -91,3 +92,75 @@ def test_long_texts_are_cut() -> None:
 @given(st.text(max_size=300), st.text(alphabet="abcdefXYZ0123456789-", min_size=8, max_size=30))
 def test_a_key_in_use_never_passes(text: str, key: str) -> None:
     assert key not in cleaned(f"{text}{key}{text}", secrets=[key])
+
+
+SAID = "I saw: prompt is too long, and System message must be at the beginning. what now?"
+HARD = (SAID, f'it\'s "{SAID}"', f"', 'msg': '{SAID}", f'", "msg": "{SAID}', f"\\'{SAID}\\", f"}}]) {SAID}", "'" + SAID)
+
+
+def problems(value: object, printed: str) -> str:
+    problem = {"type": "extra_forbidden", "loc": ("body", "x"), "msg": "Extra inputs are not permitted", "input": value}
+    after = {"type": "missing", "loc": ("body", "y"), "msg": "Field required", "input": {}, "url": "u"}
+    match printed:
+        case "python":
+            return f"2 validation errors:\n  {problem}\n  {after}"
+        case "json":
+            return json.dumps([problem, after])
+        case "python in python":
+            return f"Message: no, original exception: {[str([problem, after])]}"
+        case "json in json":
+            return json.dumps({"said": json.dumps([problem, after])})
+        case _:
+            raise AssertionError(printed)
+
+
+@pytest.mark.parametrize("printed", ["python", "json", "python in python", "json in json"])
+@pytest.mark.parametrize("said", HARD)
+@pytest.mark.parametrize(
+    "shape", [lambda said: said, lambda said: {"content": [{"text": said}]}, lambda said: [1, said]]
+)
+def test_what_is_repeated_of_the_request_is_not_the_engine_s_word(shape: Any, said: str, printed: str) -> None:
+    words = own_words(problems(shape(said), printed))
+    assert "too long" not in words
+    assert "Extra inputs are not permitted" in words
+    assert "Field required" in words
+
+
+@pytest.mark.parametrize("printed", ["python", "json"])
+@pytest.mark.parametrize("said", HARD)
+def test_a_text_that_was_cut_inside_the_request_s_words(said: str, printed: str) -> None:
+    text = problems(said, printed)
+    words = own_words(text[: text.index("too long") + 10])
+    assert "too long" not in words
+    assert "Extra inputs are not permitted" in words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x\n  no [type=t, input_value='prompt is too...ong', input_type=str]\n  For", "input_value=…, input_t"),
+        ("wrong. (parameter=stop, value=(too) long) (Request ID: 1), Internal", "wrong. (parameter=stop) (Request ID"),
+        ('Failed to parse messages: no; messages = [{"content": "prompt is too', "messages: no; messages = …"),
+        ("{'loc': 'body.n', 'msg': 'no', 'input': 7, 'ctx': {'ge': 9}}", "'input': …, 'ctx': {'ge': 9}}"),
+        ("{'loc': 'body.n', 'msg': 'no', 'input': None}", "'input': …}"),
+        ("the input: prompt is too long", "the input: prompt is too long"),
+    ],
+)  # fmt: skip
+def test_other_ways_to_repeat(text: str, words: str) -> None:
+    assert words in own_words(text)
+
+
+@pytest.mark.parametrize("text", ["\\" * 200_000, "'input': [" * 20_000, "'input': '" * 20_000, "[" * 200_000])
+def test_noise_is_read_at_once(text: str) -> None:
+    """Each is quadratic for a careless pattern: minutes."""
+    assert len(own_words(text)) <= len(text)
+
+
+@given(
+    st.recursive(
+        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_any_value_is_left_out(value: object) -> None:
+    for printed in ("python", "json"):
+        assert own_words(problems(value, printed)) == own_words(problems(None, printed))

@@ -28,7 +28,8 @@ class Refusal(msgspec.Struct, frozen=True):
     """What an upstream answered instead of an answer.
 
     * `status`: HTTP status; where that was no error but the body is one, the code in the body, else 500.
-    * `text`: the engine's own words, at most `MAX_TEXT` characters; empty when it said nothing readable.
+    * `text`: the engine's own words, at most `MAX_TEXT` characters, without what it repeats of the request; empty when
+      it said nothing readable.
     * `kind`: the engine's word for the error (`exceed_context_size_error`), empty if none.
     """
 
@@ -45,7 +46,7 @@ def read(status: int, body: bytes) -> Refusal:
     try:
         value: object = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Refusal(_effective(status, None), _plain(raw)[:MAX_TEXT])
+        return Refusal(_effective(status, None), own_words(_plain(raw))[:MAX_TEXT])
     return of_value(status, value)
 
 
@@ -63,7 +64,21 @@ def of_value(status: int, value: object) -> Refusal:
         text += f" (n_prompt_tokens={error['n_prompt_tokens']}, n_ctx={error.get('n_ctx')})"
     if kind and kind.endswith("_error") and "context" in kind:
         text += f" [{kind}]"
-    return Refusal(_effective(status, code), _inner(text)[:MAX_TEXT], kind)
+    return Refusal(_effective(status, code), own_words(_inner(text))[:MAX_TEXT], kind)
+
+
+def own_words(text: str) -> str:
+    """`text` without the values of the request that it repeats: in them stands whatever a person wrote, an engine's
+    refusal among it. Where the text was cut inside such a value, all the rest is the value's."""
+    pieces: list[str] = []
+    at = 0
+    while key := _ECHO.search(text, at):
+        pieces.append(text[at : key.end()] + "…")
+        at = _value_end(text, key.end())
+    pieces.append(text[at:])
+    left = re.sub(r"(?<=input_value=)[^\n]*?(?=, input_type=|\n|\Z)", "…", "".join(pieces))
+    left = re.sub(r"(?<=; messages = )[\[{].*|(?<=; tools = )[\[{].*", "…", left, flags=re.DOTALL)
+    return re.sub(_PARAMETER_VALUE, r"\1)", left, flags=re.DOTALL)
 
 
 def cleaned(text: str, *, secrets: Sequence[str] = ()) -> str:
@@ -79,6 +94,42 @@ def cleaned(text: str, *, secrets: Sequence[str] = ()) -> str:
     if len(sentence) > MAX_SENTENCE:
         sentence = sentence[: MAX_SENTENCE - 1].rstrip() + "…"
     return sentence
+
+
+# pydantic's problems as Python or JSON prints them, escaped again where a text stands within a text.
+_ECHO = re.compile(r"(?<!\\)\\*+['\"]input\\*+['\"]\s*+:\s*+")
+_QUOTE = r"(?<!\\)(?P<slashes>\\*+)(?P<quote>['\"])"
+_QUOTE_OR_BRACKET = re.compile(rf"{_QUOTE}|[\[({{\])}}]")
+_CLOSING = {quote: re.compile(rf"(?<!\\)(\\*+){quote}") for quote in "'\""}
+_BARE = re.compile(r"[^,}\])\n]*")
+# vLLM, at the end of its sentence; Ray puts its own words after it.
+_PARAMETER_VALUE = r"(\(parameter=[\w.\[\]]+), value=.*?(?:\)(?=\s*(?:\Z|\n|\(Request ID|, Internal exception))|\Z)"
+
+
+def _value_end(text: str, start: int) -> int:
+    """Where the Python or JSON value that begins at `start` ends; the end of `text` if it does not."""
+    if _QUOTE_OR_BRACKET.match(text, start) is None:
+        bare = _BARE.match(text, start)
+        return bare.end() if bare else start
+    depth, at = 0, start
+    while found := _QUOTE_OR_BRACKET.search(text, at):
+        at = found.end()
+        if found["quote"]:
+            at = _string_end(text, at, found["quote"], len(found["slashes"]))
+        else:
+            depth += 1 if found[0] in "[({" else -1
+        if depth <= 0:
+            return at
+    return len(text)
+
+
+def _string_end(text: str, at: int, quote: str, slashes: int) -> int:
+    """Behind the quote that closes a string. `slashes`: how many stand before its own quotes, as many as the text is
+    deep within texts; another number before a quote makes it part of what the string says."""
+    for closing in _CLOSING[quote].finditer(text, at):
+        if len(closing[1]) % (2 * slashes + 2) == slashes:
+            return closing.end()
+    return len(text)
 
 
 def _effective(status: int, code: object) -> int:

@@ -81,7 +81,7 @@ def explained(fault: Fault) -> Fault:
     """
     if fault.party != "upstream" or fault.kind != "api":
         return fault
-    excess = overflow.find_excess(fault.message)
+    excess = overflow.find_excess(refusal.own_words(fault.message))
     if excess is None:
         return fault
     return Fault("invalid_request", overflow.too_long(excess), upstream_status=fault.upstream_status)
