@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qiao.policies.overflow import LEAST_ANSWER, WORDINGS, Excess, find_excess, room, too_long
+from qiao.policies.overflow import LEAST_ANSWER, WORDINGS, Excess, find_excess, room, too_long, within
 
 AT_LEAST = (
     "This model's maximum context length is 16384 tokens. However, you requested 8192 output tokens and your prompt "
@@ -39,6 +39,9 @@ def test_a_digit_flood_is_no_crash() -> None:
         (Excess(window=16384, prompt=8193, answer=8192, exact=False), None, 4096),
         (Excess(window=16384, prompt=8193, answer=8192, exact=False), 9000, 7383),
         (Excess(window=16384, prompt=8193, answer=8192, exact=False), 20000, None),
+        # The engine saw more than its tokenizer was shown (pictures): its own exact number is the true one.
+        (Excess(window=32768, prompt=20000, answer=32000), 15000, 12767),
+        (Excess(window=32768, prompt=15000, answer=32000), 20000, 12767),
         (Excess(window=1000, prompt=400), None, None),
         (Excess(prompt=400, answer=9), None, None),
     ],
@@ -59,6 +62,7 @@ def test_room_always_fits(window: int, prompt: int, answer: int, exact: bool, tr
     if left is not None:
         assert left >= LEAST_ANSWER
         assert (prompt if true_count is None else true_count) + left < window
+        assert not exact or prompt + left < window
 
 
 @given(
@@ -75,7 +79,24 @@ def test_the_sentence_always_says_more_than_the_window(
         shown, maximum = (int(word) for word in said.split() if word.isdecimal())
         assert maximum == window < shown
         if true_count is not None and true_count > window:
-            assert shown == true_count
+            assert shown == max(true_count, prompt or 0)
+
+
+@pytest.mark.parametrize(
+    ("excess", "window", "true_count", "said"),
+    [
+        (Excess(exact=False), 8192, 9000, "prompt is too long: 9000 tokens > 8192 maximum"),
+        (Excess(exact=False), 8192, 8100, "prompt is too long: 8193 tokens > 8192 maximum"),
+        (Excess(exact=False), 8192, None, "prompt is too long: 8193 tokens > 8192 maximum"),
+        (Excess(window=4096, exact=False), 8192, 9000, "prompt is too long: 9000 tokens > 4096 maximum"),
+        # The window that was exceeded is not the listed one.
+        (Excess(exact=False), 131_072, 9000, "prompt is too long: 9000 tokens"),
+        (Excess(exact=False), None, 9000, "prompt is too long: 9000 tokens"),
+        (Excess(exact=False), None, None, "prompt is too long"),
+    ],
+)
+def test_a_refusal_without_a_window(excess: Excess, window: int | None, true_count: int | None, said: str) -> None:
+    assert too_long(within(excess, window, true_count), true_count) == said
 
 
 def test_each_wording_is_one_of_a_kind() -> None:

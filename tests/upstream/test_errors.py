@@ -285,3 +285,21 @@ def test_an_overflow_told_within_the_answer_gets_the_words_that_make_clients_com
     assert (fault.kind, fault.message) == ("invalid_request", "prompt is too long: 9000 tokens > 8192 maximum")
     other = Fault("api", "the engine failed while it was answering: out of memory", party="upstream")
     assert errors.explained(other) is other
+    echo = "no: {'loc': 'body.x', 'msg': 'Extra inputs are not permitted', 'input': 'prompt is too long'}"
+    assert errors.explained(said := Fault("api", echo, party="upstream")) is said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "the request exceeds the available context size. try increasing the context size or enable context shift",
+        "Input is too long.",
+        "max_tokens must be at least 1, got -904. (parameter=max_tokens, value=-904)",
+    ],
+)
+def test_the_window_that_the_engine_lists_is_said_where_its_refusal_names_none(words: str) -> None:
+    body = json.dumps({"error": {"message": words}}).encode()
+    fault = errors.translate(400, body, address=ADDRESS, window=8192, true_count=9000)
+    assert fault.message == "prompt is too long: 9000 tokens > 8192 maximum"
+    told = errors.explained(Fault("api", words, party="upstream"), window=8192)
+    assert told.message == "prompt is too long: 8193 tokens > 8192 maximum"

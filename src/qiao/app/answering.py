@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -386,7 +387,7 @@ def _exchange(conversation: Conversation, answer: Answer, served: Served, reply:
         repair=prepared.repair,
         hide_reasoning=conversation.thinking.mode == "off",
         limits=Limits(served.window, conversation.max_tokens, is_full=prepared.is_limited),
-        explain=explained,
+        explain=partial(explained, window=served.window),
     )
 
 

@@ -186,7 +186,7 @@ def room(excess: Excess, true_count: int | None = None) -> int | None:
     `true_count`: tokens of the prompt as the engine's tokenizer counts them, where the caller asked it. Without
     it an engine that told only a lower bound leaves one sensible step: half of what was asked for.
     """
-    prompt = excess.prompt if true_count is None else true_count
+    prompt = _prompt(excess, true_count)
     if excess.window is None or prompt is None or excess.answer is None:
         return None
     # One less than what fits: SGLang refuses a request that fills its window exactly.
@@ -198,11 +198,31 @@ def room(excess: Excess, true_count: int | None = None) -> int | None:
 
 def too_long(excess: Excess, true_count: int | None = None) -> str:
     """The sentence that Claude Code acts on (it compacts, and the gap between the numbers says how much)."""
-    prompt = excess.prompt if true_count is None else true_count
+    prompt = _prompt(excess, true_count)
     if excess.window is None:
         return "prompt is too long" if prompt is None else f"prompt is too long: {prompt} tokens"
     # The engine did refuse: where its count is a bound below the window, one more than the window is still true.
     return f"prompt is too long: {max(prompt or 0, excess.window + 1)} tokens > {excess.window} maximum"
+
+
+def within(excess: Excess, window: int | None, true_count: int | None = None) -> Excess:
+    """`excess` with the `window` that the engine listed, where its refusal names none.
+
+    Not where `true_count` leaves room for an answer in it: then the window that was exceeded is another, smaller one.
+    """
+    if excess.window is not None or window is None:
+        return excess
+    if true_count is not None and true_count + LEAST_ANSWER <= window:
+        return excess
+    return msgspec.structs.replace(excess, window=window)
+
+
+def _prompt(excess: Excess, true_count: int | None) -> int | None:
+    """Tokens of the prompt. A count in advance does not see all that the engine itself does (pictures, a template of
+    another route), so where the engine's number is exact the larger one is true."""
+    if true_count is None or excess.prompt is None or not excess.exact:
+        return excess.prompt if true_count is None else true_count
+    return max(excess.prompt, true_count)
 
 
 def _excess(groups: dict[str, str | None]) -> Excess:

@@ -38,6 +38,7 @@ def translate(
     headers: Mapping[str, str] | None = None,
     *,
     address: str,
+    window: int | None = None,
     true_count: int | None = None,
     secrets: Sequence[str] = (),
     now: float | None = None,
@@ -47,6 +48,7 @@ def translate(
         refusal.read(status, body),
         address=address,
         retry_after=retry_after(headers or {}, now=now),
+        window=window,
         true_count=true_count,
         secrets=secrets,
     )
@@ -57,25 +59,27 @@ def fault_of(
     *,
     address: str,
     retry_after: float | None = None,
+    window: int | None = None,
     true_count: int | None = None,
     secrets: Sequence[str] = (),
 ) -> Fault:
     """The fault that a refusal stands for.
 
-    `address`: the upstream's URL, named where a person has to look. `true_count`: the prompt's tokens by the
-    engine's tokenizer, where the caller asked it: newer engines tell only a lower bound. `secrets`: keys in use.
+    `address`: the upstream's URL, named where a person has to look. `window`: the model's, as the upstream lists it,
+    for a refusal that names none. `true_count`: the prompt's tokens by the engine's tokenizer, where the caller asked
+    it: newer engines tell only a lower bound. `secrets`: keys in use.
     """
     excess = overflow.find_excess(refused.text)
     if excess and refused.status not in (401, 402, 403, 429):
-        message = overflow.too_long(excess, true_count)
+        message = overflow.too_long(overflow.within(excess, window, true_count), true_count)
         return Fault("invalid_request", message, upstream_status=refused.status)
     said = refusal.cleaned(refused.text, secrets=secrets)
     kind, party, message = _classified(refused, said, shown_address(address))
     return Fault(kind, message, party=party, retry_after=retry_after, upstream_status=refused.status)
 
 
-def explained(fault: Fault) -> Fault:
-    """A fault that an engine told within its answer, in the words that clients act on.
+def explained(fault: Fault, *, window: int | None = None) -> Fault:
+    """A fault that an engine told within its answer, in the words that clients act on. `window`: the model's.
 
     Some engines accept a prompt and find it too long afterwards; only the sentence that says so makes a client compact.
     """
@@ -84,7 +88,8 @@ def explained(fault: Fault) -> Fault:
     excess = overflow.find_excess(refusal.own_words(fault.message))
     if excess is None:
         return fault
-    return Fault("invalid_request", overflow.too_long(excess), upstream_status=fault.upstream_status)
+    message = overflow.too_long(overflow.within(excess, window))
+    return Fault("invalid_request", message, upstream_status=fault.upstream_status)
 
 
 def from_exception(error: Exception, *, address: str) -> Fault:

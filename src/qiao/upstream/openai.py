@@ -399,7 +399,7 @@ class OpenAIUpstream:
             find_remedy = partial(remedies.find, refused.text, refused.status, quirks=quirks, true_count=true_count)
             remedy = find_remedy(used=self._grammars.suspects(prepared, used)) or find_remedy(used=used)
             if remedy is None or len(healed) >= remedies.MAX_HEALINGS:
-                raise self._fault(refused, response.headers, true_count=_best(excess, counted))
+                raise self._fault(refused, response.headers, window=window, true_count=_best(excess, counted, window))
             healed.append(remedy.name)
             quirks = await self._learned(remedy, quirks, prepared, target)
             if self._on_heal is not None:
@@ -445,11 +445,19 @@ class OpenAIUpstream:
     def _refused(self, reply: Reply) -> Fault:
         return self._fault(refusal.read(reply.status, reply.body), reply.headers)
 
-    def _fault(self, refused: refusal.Refusal, headers: Mapping[str, str], *, true_count: int | None = None) -> Fault:
+    def _fault(
+        self,
+        refused: refusal.Refusal,
+        headers: Mapping[str, str],
+        *,
+        window: int | None = None,
+        true_count: int | None = None,
+    ) -> Fault:
         return fault_of(
             refused,
             address=self.address,
             retry_after=retry_after(headers, now=time.time()),
+            window=window,
             true_count=true_count,
             secrets=self._secrets,
         )
@@ -508,13 +516,14 @@ def _with_findings(quirks: Quirks, found: Findings, profile: Profile, facts: Ups
     )
 
 
-def _best(excess: Excess | None, counted: Count | None) -> int | None:
+def _best(excess: Excess | None, counted: Count | None, window: int | None) -> int | None:
     """The prompt's tokens for the client: engines cap the count in their refusal, and Claude Code summarises by it."""
     if counted is None or counted.is_exact:
         return counted.tokens if counted is not None else None
     if excess is not None and excess.prompt is not None and (excess.exact or excess.prompt >= counted.tokens):
         return None
-    return counted.tokens
+    # An estimate that fits is wrong, for the engine has refused.
+    return counted.tokens if window is None or counted.tokens > window else None
 
 
 def _prepared(
