@@ -131,3 +131,12 @@ def trial(conversation: Conversation) -> tuple[Conversation, Conversation, Conve
 def has_images(conversation: Conversation) -> bool:
     """Whether a picture stands in the prompt: its tokens are the engine's own affair."""
     return any(isinstance(part, Image) for turn in conversation.turns for part in turn.parts)
+
+
+def without_images(conversation: Conversation) -> Conversation:
+    """The words alone: a prompt that is no longer than the real one."""
+    turns = tuple(
+        msgspec.structs.replace(turn, parts=tuple(part for part in turn.parts if not isinstance(part, Image)))
+        for turn in conversation.turns
+    )
+    return msgspec.structs.replace(conversation, turns=turns)

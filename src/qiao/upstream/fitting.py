@@ -15,8 +15,8 @@ from qiao.core.fault import Fault
 from qiao.core.openai.target import Target
 from qiao.policies import window as rules
 from qiao.policies.context import clamp_budget
-from qiao.policies.counts import has_images
-from qiao.policies.overflow import LEAST_ANSWER
+from qiao.policies.counts import has_images, without_images
+from qiao.policies.overflow import LEAST_ANSWER, Excess
 from qiao.policies.trim import Trimmed, to_free, trim
 from qiao.upstream.base import Count
 from qiao.upstream.counting import Counter
@@ -43,6 +43,15 @@ class Fit(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+class Unseen(msgspec.Struct, frozen=True):
+    """What an engine sees of a prompt and our count does not: its pictures are `added` to it, and an estimate is off by
+    a `factor`. `is_last`: nobody knows better any more."""
+
+    factor: float = 1.0
+    added: int = 0
+    is_last: bool = False
+
+
 class Fitter:
     """Fits the requests of one upstream."""
 
@@ -50,28 +59,81 @@ class Fitter:
         self.on_overflow = on_overflow
         self._counter = counter
 
-    async def fit(self, conversation: Conversation, target: Target, window: int) -> Fit:
-        """Raises `Fault` with "prompt is too long" where nothing can be done."""
-        if has_images(conversation):
+    async def fit(
+        self, conversation: Conversation, target: Target, window: int, *, unseen: Unseen | None = None
+    ) -> Fit:
+        """Raises `Fault` with "prompt is too long" where nothing can be done.
+
+        `unseen`: the engine has refused the prompt for its length, see `unseen_in`. Before that, what nobody here can
+        count is the engine's to judge.
+        """
+        has_pictures = has_images(conversation)
+        if has_pictures and self.on_overflow == "refuse":
             return Fit(conversation)
-        count = await self._counter.count(conversation, target)
-        if count.by == "estimate":
+        count = await self._count(conversation, target, unseen)
+        if count.by == "estimate" and unseen is None:
             return Fit(conversation)  # no number to act on: the engine itself says what does not fit
         room = _room(conversation, count, target, window)
         if room is None and count.is_sum:
-            count = await self._counter.recount(conversation, target)
+            count = _with(await self.recount(conversation, target), unseen)
             room = _room(conversation, count, target, window)
         if room is not None:
-            return _limited(Fit(conversation), room)
+            return Fit(conversation) if has_pictures and unseen is None else _limited(Fit(conversation), room)
         if self.on_overflow == "trim":
-            fit = await self._trimmed(conversation, target, window, count)
+            fit = await self._trimmed(conversation, target, window, count, unseen)
             if fit is not None:
                 return fit
-        if not rules.surely_too_long(count.tokens, window, is_exact=count.is_exact):
+        is_guess = has_pictures or not rules.surely_too_long(count.tokens, window, is_exact=count.is_exact)
+        if is_guess and unseen is None:
             return Fit(conversation)
         raise Fault("invalid_request", rules.too_long(count.tokens, window))
 
-    async def _trimmed(self, conversation: Conversation, target: Target, window: int, count: Count) -> Fit | None:
+    async def unseen_in(
+        self,
+        refused: Conversation,
+        target: Target,
+        window: int | None,
+        excess: Excess | None,
+        *,
+        before: Unseen | None = None,
+        is_last: bool = False,
+    ) -> Unseen | None:
+        """What our count does not see of a prompt, by what the engine said of `refused`; None: nothing is cut by it.
+
+        `before`: what was found out so far. `is_last`: no shorter answer helped, so the prompt alone is over the window
+        where the engine told no exact number. Before that, a bound is no reason to cut what may well fit.
+        """
+        if excess is None or window is None or self.on_overflow == "refuse" or (before is not None and before.is_last):
+            return None
+        count = await self._count(refused, target)
+        told = excess.prompt or 0
+        if not excess.exact and not is_last:
+            if told and (has_images(refused) or count.by == "estimate"):
+                return None
+            is_prompt = count.tokens + (refused.max_tokens or LEAST_ANSWER) <= window
+            told = window + 1 if is_prompt and not told else count.tokens
+        elif not excess.exact:
+            told = max(told, count.tokens, window + 1)
+        if count.is_exact or has_images(refused):
+            return Unseen(added=max(0, told - count.tokens), is_last=is_last)
+        return Unseen(factor=told / count.tokens, is_last=is_last)
+
+    async def recount(self, conversation: Conversation, target: Target) -> Count:
+        """Nothing taken for granted, see `Counter.recount`; not exact where there are pictures: the words alone."""
+        if not has_images(conversation):
+            return await self._counter.recount(conversation, target)
+        count = await self._counter.recount(without_images(conversation), target)
+        return msgspec.structs.replace(count, is_exact=False)
+
+    async def _count(self, conversation: Conversation, target: Target, unseen: Unseen | None = None) -> Count:
+        if not has_images(conversation):
+            return _with(await self._counter.count(conversation, target), unseen)
+        count = await self._counter.count(without_images(conversation), target)
+        return _with(msgspec.structs.replace(count, is_exact=False), unseen)
+
+    async def _trimmed(
+        self, conversation: Conversation, target: Target, window: int, count: Count, unseen: Unseen | None
+    ) -> Fit | None:
         """The conversation cut down until it leaves room for an answer; None: it cannot be."""
         wanted = min(conversation.max_tokens or window, max(window // 8, LEAST_ANSWER))
         tokens = to_free(count.tokens + wanted - window, window)
@@ -79,12 +141,18 @@ class Fitter:
             done = trim(conversation, tokens)
             if not done.note:
                 return None
-            left = await self._counter.count(done.conversation, target)
+            left = await self._count(done.conversation, target, unseen)
             room = _room(done.conversation, left, target, window)
             if room is not None:
                 return _limited(_fit_of(done), room)
             tokens += to_free(left.tokens + wanted - window, window)
         return None
+
+
+def _with(count: Count, unseen: Unseen | None) -> Count:
+    if unseen is None or (unseen.factor, unseen.added) == (1, 0):
+        return count
+    return msgspec.structs.replace(count, tokens=round(count.tokens * unseen.factor) + unseen.added, is_exact=False)
 
 
 def _room(conversation: Conversation, count: Count, target: Target, window: int) -> int | None:

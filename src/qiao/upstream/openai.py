@@ -37,7 +37,7 @@ from qiao.upstream.base import NOBODY, Answer, Count, Lesson, Listener, Preparat
 from qiao.upstream.client import Client, Reply
 from qiao.upstream.counting import Counter, estimate
 from qiao.upstream.errors import TRANSPORT_ERRORS, fault_of, retry_after
-from qiao.upstream.fitting import Fit, Fitter, OnOverflow
+from qiao.upstream.fitting import Fit, Fitter, OnOverflow, Unseen
 from qiao.upstream.grammars import Grammars
 from qiao.upstream.http import Response, Sink
 from qiao.upstream.insisting import Insisting, asking_again
@@ -357,13 +357,13 @@ class OpenAIUpstream:
         quirks = self.quirks
         healed: list[str] = []
         window = served.window
-        is_near = False
+        unseen: Unseen | None = None
         while True:
             prepared, conversation, target = await self._ready(prepare, facts, served, quirks)
             body = openai_request.encode(conversation, target)
             fit = Fit(conversation)
-            if is_near or not is_far(len(body), conversation.max_tokens, window):
-                fit = await self._fitter.fit(conversation, target, window or 0)
+            if unseen is not None or not is_far(len(body), conversation.max_tokens, window):
+                fit = await self._fitter.fit(conversation, target, window or 0, unseen=unseen)
                 if fit.conversation is not conversation:
                     body = openai_request.encode(fit.conversation, target)
             if fit.is_limited or fit.trimmed or ANSWER_TOO_LONG in healed:
@@ -388,18 +388,23 @@ class OpenAIUpstream:
                 return sending.answer
             refused = refusal.read(response.status, refused_body)
             excess = find_excess(refused.text)
-            window = window or (excess.window if excess is not None else None)
-            if excess is not None and window and self._fitter.on_overflow == "trim" and not is_near:
-                is_near = True  # the look at its size was wrong: once more, counted
-                continue
+            window = (excess.window if excess is not None else None) or window
+            unseen_in = partial(self._fitter.unseen_in, fit.conversation, target, window, excess)
+            if unseen is None and (unseen := await unseen_in()) is not None:
+                continue  # the look at its size was wrong: once more, by the engine's number
             if response.status == 404:
                 self._facts_at, self._facts = 0.0, None  # it may serve another model by now
-            counted = None if excess is None else await self._counter.recount(fit.conversation, target)
+            counted = None if excess is None else await self._fitter.recount(fit.conversation, target)
             true_count = counted.tokens if counted is not None and counted.is_exact else None
             find_remedy = partial(remedies.find, refused.text, refused.status, quirks=quirks, true_count=true_count)
             remedy = find_remedy(used=self._grammars.suspects(prepared, used)) or find_remedy(used=used)
             if remedy is None or len(healed) >= remedies.MAX_HEALINGS:
-                raise self._fault(refused, response.headers, window=window, true_count=_best(excess, counted, window))
+                if (unseen := await unseen_in(before=unseen, is_last=True)) is None:
+                    best = _best(excess, counted, window)
+                    raise self._fault(refused, response.headers, window=window, true_count=best)
+                # A shorter answer did not help: it is the prompt.
+                quirks = msgspec.structs.replace(quirks, max_tokens=self.quirks.max_tokens)
+                continue
             healed.append(remedy.name)
             quirks = await self._learned(remedy, quirks, prepared, target)
             if self._on_heal is not None:
