@@ -216,6 +216,21 @@ def test_two_clients_without_a_session_get_two_answers(stage: Stage) -> None:
     assert len(stage.engine.chats) == 2
 
 
+def test_a_session_may_be_named_in_the_metadata_alone(stage: Stage) -> None:
+    """A gateway in front may take the headers away. A plain `user_id` is a person's, who may want two answers."""
+    for number, (user_id, sent) in enumerate([('{"session_id": "s1"}', 1), ("a person", 2)]):
+        stage.begin()
+        said = step(f"one {number}", before_first=LONG)
+        body = {**asked(said), "stream": True, "metadata": {"user_id": user_id}}
+        until_in_flight(stage, 0)
+        askers = [asking(stage, body, **{SESSION: ""}) for _ in range(2)]
+        until_in_flight(stage, 2)
+        until_asked(stage, sent)
+        stage.engine.go_on()
+        assert [words(asker.answer, True) for asker in askers] == [f"one {number}"] * 2
+        assert len(stage.engine.chats) == sent
+
+
 def test_a_refusal_is_shared(stage: Stage) -> None:
     body = {**asked(refusal(400, "Grammar error: no", before_headers=LONG)), "stream": True}
     until_in_flight(stage, 0)

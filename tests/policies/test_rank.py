@@ -12,19 +12,20 @@ from qiao.policies.rank import is_side, ranked
 from qiao.profiles.engines import target_for
 
 PLAIN = Conversation(model="m", turns=(Turn("user", (Text("hi"),)),))
-SESSION = {"x-claude-code-session-id": "s"}
+SESSION = {"session": "s", "names_session": True}
 
 
 @pytest.mark.parametrize(
     ("changes", "headers", "expected"),
     [
-        ({}, SESSION, True),  # a title, the summary of a page
-        ({"thinking": Thinking("off")}, SESSION, True),  # a safety check
-        ({"tools": (Tool("a"),)}, SESSION, False),
-        ({"thinking": Thinking("on")}, SESSION, False),  # a conversation that was started without tools
+        ({**SESSION}, {}, True),  # a title, the summary of a page
+        ({**SESSION, "thinking": Thinking("off")}, {}, True),  # a safety check
+        ({**SESSION, "tools": (Tool("a"),)}, {}, False),
+        ({**SESSION, "thinking": Thinking("on")}, {}, False),  # a conversation that was started without tools
         ({}, {}, False),
+        ({"session": "a person"}, {}, False),
         ({}, {"x-claude-code-request-class": "main"}, False),
-        ({"tools": (Tool("a"),)}, {**SESSION, "x-claude-code-request-class": "title"}, True),
+        ({"tools": (Tool("a"),)}, {"x-claude-code-request-class": "title"}, True),
     ],
 )
 def test_side_requests(changes: dict[str, object], headers: dict[str, str], expected: bool) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 from aiohttp import web
 
+from qiao.app.conversations import in_session
 from qiao.app.delivery import Delivery, Patience
 from qiao.app.gateway import Context, Gateway, Settings, now
 from qiao.app.joining import Running, Whole, identity_of
@@ -75,11 +76,12 @@ async def respond(
     body: bytes,
 ) -> web.StreamResponse:
     """Raises `Fault` until the first byte; afterwards a failure is the end of the answer. `body`: as it was sent."""
+    conversation = in_session(conversation, request.headers)
     context.model = conversation.model
     context.is_stream = conversation.stream
     context.dropped = conversation.dropped
     context.session = conversation.session
-    identity = identity_of(request)
+    identity = identity_of(request, conversation)
     if identity is None:
         return await _Work(request, gateway, context, conversation, manner, None).run()
     while (running := gateway.joining.find(identity, body)) is not None:

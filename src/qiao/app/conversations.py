@@ -7,7 +7,11 @@ sent (`policies.tool_history`), which costs its engine one prefill.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
+import msgspec
+
+from qiao.core.body import session_of
 from qiao.core.conversation import Conversation, Text, Tool
 from qiao.policies.tool_history import ToolHistory, follow, missing
 
@@ -15,6 +19,17 @@ _MOST_CONVERSATIONS = 4096
 # Characters of tool definitions that may be kept; one list of Claude Code's has 30,000 to 80,000.
 _MOST_CHARACTERS = 64 * 2**20
 _LARGEST_LIST = 2 * 2**20
+
+
+SESSION_HEADER = "x-claude-code-session-id"
+
+
+def in_session(conversation: Conversation, headers: Mapping[str, str]) -> Conversation:
+    """The conversation with the session that a header names, where its body names none."""
+    name = None if conversation.names_session else headers.get(SESSION_HEADER)
+    if not name:
+        return conversation
+    return msgspec.structs.replace(conversation, session=session_of(name), names_session=True)
 
 
 class Conversations:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from qiao.app.body import read_body
+from qiao.app.conversations import in_session
 from qiao.app.gateway import Context, Gateway
 from qiao.core.anthropic import request as anthropic_request
 from qiao.core.json_text import encode_json
@@ -13,7 +14,7 @@ from qiao.core.json_text import encode_json
 async def count_tokens(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:
     settings = gateway.settings
     body = await read_body(request, limit=settings.max_body, timeout=settings.body_timeout)
-    conversation = anthropic_request.decode_count(body)
+    conversation = in_session(anthropic_request.decode_count(body), request.headers)
     context.model = conversation.model
     served, profile = await gateway.served(conversation.model)
     context.upstream_model = served.id

@@ -2,8 +2,9 @@
 
 A client that lost its patience hangs up and asks the same again. While the first request still runs, one with the same
 key, the same session and agent, the same path and the same body gets the first one's answer: what was said already,
-then the rest. Only clients that name their session in a header (Claude Code) are joined: two programs that ask the
-same with sampling want two answers. Memory and number are bounded, and nothing is kept once the answer is over.
+then the rest. Only clients that name their session (Claude Code, in a header and in `metadata`) are joined: two
+programs that ask the same with sampling want two answers. Memory and number are bounded, and nothing is kept once the
+answer is over.
 
 The engine is stopped when nobody listens any more. If an answer has let wait and has not said a word yet, that happens
 `GRACE` seconds later: a client that gave up asks again half a second after it left.
@@ -18,6 +19,8 @@ from typing import Any, TypeAlias
 import msgspec
 from aiohttp import web
 
+from qiao.app.conversations import SESSION_HEADER
+from qiao.core.conversation import Conversation
 from qiao.core.exchange import Exchange
 from qiao.core.fault import Fault
 
@@ -41,14 +44,14 @@ MOST_FOLLOWED = 32 * 2**20
 Identity: TypeAlias = tuple[str, ...]
 
 
-def identity_of(request: web.BaseRequest) -> Identity | None:
+def identity_of(request: web.BaseRequest, conversation: Conversation) -> Identity | None:
     """Who asks, as far as it decides whether two requests are one; None for a client that names no session."""
-    headers = request.headers
-    session = headers.get("x-claude-code-session-id")
-    if not session:
+    if conversation.session is None or not conversation.names_session:
         return None
+    headers = request.headers
     return (
-        session,
+        conversation.session,
+        headers.get(SESSION_HEADER, ""),
         headers.get("x-claude-code-agent-id", ""),
         headers.get("x-api-key", ""),
         headers.get("Authorization", ""),

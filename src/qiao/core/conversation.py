@@ -165,7 +165,8 @@ class Conversation(msgspec.Struct, frozen=True):
     * `output_schema`: JSON Schema text that the answer has to fit.
     * `structure`: a structural tag's format, JSON text, that the answer has to keep; see `policies.guided`.
     * `continues`: an assistant turn at the end is the beginning of the answer. False: the answer is a turn of its own.
-    * `session`: stable id of the client's session, for routing; never sent on in the clear.
+    * `session`: stable id of the client's session, for routing; never sent on in the clear. `names_session`: the client
+      tells its sessions apart, so that two requests with one id are of one session; else it may name a person.
     * `extras`: engine options the client may pass through (`seed`, `chat_template_kwargs`, …), JSON text by name.
     * `edits`: context edits asked for; None when the client did not send `context_management` at all.
     * `dropped`: names of fields that were ignored, for the record.
@@ -185,6 +186,7 @@ class Conversation(msgspec.Struct, frozen=True):
     structure: str | None = None
     continues: bool = True
     session: str | None = None
+    names_session: bool = False
     extras: dict[str, msgspec.Raw] = {}
     edits: tuple[Edit, ...] | None = None
     dropped: tuple[str, ...] = ()

@@ -23,9 +23,7 @@ def is_side(conversation: Conversation, headers: Mapping[str, str]) -> bool:
     for name in _CLASSES:
         if said := headers.get(name):
             return said != "main"
-    if not headers.get("x-claude-code-session-id"):
-        return False
-    return not conversation.tools and conversation.thinking.mode != "on"
+    return conversation.names_session and not conversation.tools and conversation.thinking.mode != "on"
 
 
 def ranked(conversation: Conversation) -> Conversation:

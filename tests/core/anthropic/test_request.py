@@ -199,7 +199,9 @@ def test_surrogates_everywhere() -> None:
 
 def test_sessions_are_stable_and_unreadable() -> None:
     def session(user_id: str) -> str | None:
-        return decode(request(metadata={"user_id": user_id})).session
+        conversation = decode(request(metadata={"user_id": user_id}))
+        assert conversation.names_session == ('"session_id": "s' in user_id)
+        return conversation.session
 
     one = session(json.dumps({"device_id": "a", "session_id": "s1"}))
     assert one == session(json.dumps({"session_id": "s1", "device_id": "b"}))

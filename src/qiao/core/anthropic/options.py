@@ -105,18 +105,21 @@ def output_schema(config: wire.OutputConfig | None, legacy: wire.OutputFormat | 
     return object_text(wanted.schema, f"{path}.schema")
 
 
-def session(metadata: wire.Metadata | None) -> str | None:
-    """A stable id of the client's session, from which its user cannot be read."""
+def session(metadata: wire.Metadata | None) -> tuple[str | None, bool]:
+    """A stable id of the client's session, from which its user cannot be read, and whether a session was named.
+
+    `user_id` is the id of a person, but what Claude Code writes into it names its session as well.
+    """
     user_id = metadata.user_id if metadata is not None else None
     if not user_id:
-        return None
+        return None, False
     try:
         identity = _IDENTITY.decode(user_id)
     except (msgspec.DecodeError, RecursionError):
-        name = user_id
+        named = None
     else:
-        name = identity.session_id or user_id
-    return session_of(name)
+        named = identity.session_id
+    return session_of(named or user_id), bool(named)
 
 
 def edits(management: wire.ContextManagement | None) -> tuple[tuple[Edit, ...] | None, list[str]]:

@@ -93,6 +93,7 @@ def _conversation(fields: dict[str, msgspec.Raw], model: str, max_tokens: int | 
     if effort is not None and effort not in options.EFFORTS:
         ignored.append("output_config.effort")
         effort = None
+    session, names_session = options.session(optional(fields, "metadata", _METADATA))
     return Conversation(
         model=model,
         turns=past.turns,
@@ -103,7 +104,8 @@ def _conversation(fields: dict[str, msgspec.Raw], model: str, max_tokens: int | 
         thinking=options.thinking(optional(fields, "thinking", _THINKING), effort, max_tokens),
         sampling=_sampling(fields),
         output_schema=options.output_schema(config, optional(fields, "output_format", _OUTPUT_FORMAT)),
-        session=options.session(optional(fields, "metadata", _METADATA)),
+        session=session,
+        names_session=names_session,
         extras=extras_of(fields),
         edits=edits,
         dropped=dropped_of(fields, READ | EXTRAS, ignored),
