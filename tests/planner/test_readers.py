@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qiao.app.planning import request_of
 from qiao.errors import ConfigurationError
 from qiao.hardware import model_files
 from qiao.planner.choose import plan
@@ -290,6 +291,79 @@ def test_what_is_no_model(tmp_path: Path, make: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         model_files.read(str(path))
     assert caught.value.hint
+
+
+QWEN3_TEMPLATE = '{%- if tools %}<tool_call>\\n{"name": <function-name>, "arguments": <args>}\\n</tool_call>{% endif %}'
+CODER_TEMPLATE = "{%- if tools %}<tool_call>\\n<function=example>\\n<parameter=a>{%- endif %}"
+
+
+def in_folder(folder: Path, config: dict[str, Any], files: dict[str, str]) -> Plan:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(changed(max_position_embeddings=262144, **config))
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    outcome = plan(request_of(model=str(folder), gpus="8xH100-80G"))
+    assert isinstance(outcome, Plan)
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("folder", "parser", "served"),
+    [
+        (
+            "models--Qwen--Qwen3-30B-A3B-Instruct-2507/snapshots/0d7cf23991f47feeb3a57ecb4c9cee8ea4a1",
+            "hermes",
+            "qwen3-30b",
+        ),
+        ("models--Qwen--Qwen3-Coder-30B-A3B-Instruct/snapshots/main", "qwen3_coder", "qwen3-coder-30b"),
+        ("models/Qwen/Qwen3___5-35B-A3B", "qwen3_coder", "qwen3.5-35b"),
+    ],
+)
+def test_a_cache_of_downloads_tells_the_model(tmp_path: Path, folder: str, parser: str, served: str) -> None:
+    made_plan = in_folder(tmp_path / folder, {}, {})
+    assert (made_plan.tool_parser, made_plan.served_name) == (parser, served)
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "parser", "served"),
+    [
+        ({"_name_or_path": "Qwen/Qwen3-Coder-30B-A3B-Instruct"}, {}, "qwen3_coder", "qwen3-coder-30b"),
+        ({"_name_or_path": "/data/checkpoint-100"}, {"chat_template.jinja": CODER_TEMPLATE}, "qwen3_coder", "m"),
+        ({}, {"chat_template.jinja": QWEN3_TEMPLATE}, "hermes", "m"),
+        ({}, {"tokenizer_config.json": json.dumps({"chat_template": CODER_TEMPLATE})}, "qwen3_coder", "m"),
+        (
+            {},
+            {"tokenizer_config.json": json.dumps({"chat_template": [{"name": "default", "template": QWEN3_TEMPLATE}]})},
+            "hermes",
+            "m",
+        ),
+        ({}, {"chat_template.jinja": "{{ messages }}"}, None, "m"),
+        ({}, {}, "hermes", "m"),
+        ({"architectures": ["MysteryForCausalLM"]}, {}, None, "m"),
+    ],
+)
+def test_a_folder_without_a_telling_name(
+    tmp_path: Path, config: dict[str, Any], files: dict[str, str], parser: str | None, served: str
+) -> None:
+    made_plan = in_folder(tmp_path / "m", config, files)
+    assert (made_plan.tool_parser, made_plan.served_name) == (parser, served)
+    warned = {each.code for each in made_plan.warnings}
+    assert ("no_tool_parser" in warned) is (parser is None)
+    assert ("guessed_tool_parser" in warned) is (parser is not None and not config and not files)
+
+
+def test_a_folder_that_only_has_a_models_name_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `qiao export shell --out qwen3-235b` makes it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("qwen3-235b", "Qwen/Qwen3-8B"):
+        Path(name).mkdir(parents=True)
+        assert request_of(model=name, gpus="8xH100-80G").models[0].is_local is False
+        (Path(name) / "config.json").write_bytes(changed())
+        assert request_of(model=name, gpus="8xH100-80G").models[0].is_local is True
+    Path("qwen3-32b").write_text("a file")
+    assert not model_files.is_local("qwen3-32b")
+    Path("model.gguf").write_bytes(gguf(HEADER))
+    assert model_files.is_local("model.gguf")
 
 
 def test_names_and_paths_are_told_apart(tmp_path: Path) -> None:

@@ -9,14 +9,21 @@ import msgspec
 from qiao.errors import ConfigurationError
 from qiao.planner.config_reader import read_config
 from qiao.planner.gguf import read_gguf
+from qiao.planner.identity import identified
 from qiao.planner.model import ModelFacts
 
-_CONFIG, _INDEX, _TOKENIZER = "config.json", "model.safetensors.index.json", "tokenizer_config.json"
+_CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
+_TOKENIZER, _TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
 
 def is_local(name: str) -> bool:
-    """Whether a model's name is a path: something is there, or it is written as one."""
-    return Path(name).expanduser().exists() or name.startswith((".", "/", "~"))
+    """Whether a model's name is a path: a model is there, or it is written as one.
+
+    A folder that only has a model's name is none: `qiao export --out qwen3-235b` makes such a one.
+    """
+    path = Path(name).expanduser()
+    is_file = path.is_file() and (path.suffix == ".gguf" or path.name == _CONFIG)
+    return is_file or (path / _CONFIG).is_file() or name.startswith((".", "/", "~"))
 
 
 def read(name: str) -> ModelFacts:
@@ -38,8 +45,7 @@ def read(name: str) -> ModelFacts:
 
 def _folder(folder: Path) -> ModelFacts:
     config = (folder / _CONFIG).read_bytes()
-    index = (folder / _INDEX).read_bytes() if (folder / _INDEX).is_file() else None
-    tokenizer = (folder / _TOKENIZER).read_bytes() if (folder / _TOKENIZER).is_file() else None
+    index, tokenizer, template = (_bytes(folder / name) for name in (_INDEX, _TOKENIZER, _TEMPLATE))
     facts = read_config(
         config,
         str(folder.resolve()),
@@ -48,10 +54,16 @@ def _folder(folder: Path) -> ModelFacts:
         sources=(str(folder / _CONFIG),),
         is_local=True,
     )
+    text = template.decode("utf-8", "replace") if template is not None else None
+    facts = identified(facts, config, template=text, tokenizer=tokenizer)
     if facts.published_bytes is not None:
         return facts
     files = sum(each.stat().st_size for each in folder.glob("*.safetensors"))
     return msgspec.structs.replace(facts, published_bytes=files) if files else facts
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _gguf(path: Path) -> ModelFacts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from qiao import profiles
 from qiao.planner import vllm
 from qiao.planner.divisions import Layouts
@@ -26,7 +28,7 @@ _LOAD_SECONDS = 3600
 
 def finished(request: Request, fit: Fit, tried: Layouts) -> Plan:
     """The plan for a try that reaches the goal."""
-    profile = profiles.find(fit.model.name)
+    profile = _profile(fit.model)
     tools = vllm.tool_parser(profile, request.goal.version)
     reasoning = vllm.reasoning_parser(profile, request.goal.version)
     served = profile.plain_id
@@ -51,6 +53,14 @@ def finished(request: Request, fit: Fit, tried: Layouts) -> Plan:
         reasons=tuple(_reasons(request, fit, tried, tools, reasoning)),
         warnings=tuple(_warnings(request, fit, profile)),
     )
+
+
+def _profile(model: ModelFacts) -> Profile:
+    profile = profiles.find(model.name, model.known_as)
+    if profile.dialect is not None or model.dialect is None:
+        return profile
+    why = {**profile.why, "dialect": model.dialect.why}
+    return msgspec.structs.replace(profile, dialect=model.dialect.name, why=why)
 
 
 def _arguments(request: Request, fit: Fit, served: str, tools: str | None, reasoning: str | None) -> list[str]:
@@ -239,6 +249,12 @@ def _warnings(request: Request, fit: Fit, profile: Profile) -> Iterator[Warned]:
         )
     if profile.dialect is None:
         yield Warned(code="no_tool_parser", text=f"How {fit.model.name} writes tool calls is not known.")
+    elif fit.model.dialect is not None and fit.model.dialect.is_guess:
+        yield Warned(
+            code="guessed_tool_parser",
+            text=f"No name tells which model {fit.model.name} is: it is taken to write tool calls as "
+            f"{profile.dialect}, {fit.model.dialect.why}. Give the folder the model's name to be sure.",
+        )
     yield from _about_machine(request.machine, fit)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from qiao.planner.quantisation import PLAIN, Quantisation
+from qiao.profiles.profile import last_name
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +83,14 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
         return factor
 
 
+class Dialect(msgspec.Struct, frozen=True):
+    """How a model writes tool calls, why one thinks so, and whether that is no more than likely."""
+
+    name: str
+    why: str
+    is_guess: bool = False
+
+
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpoint.
 
@@ -93,6 +102,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     * `window`: tokens that it was trained for. `stretch`: how it goes further, where its makers say how.
     * `published_bytes`: what its index says it takes, where that is known.
     * `sources`: where the figures come from.
+    * `known_as`: another name that tells its family, where its own does not.
+    * `dialect`: how it writes tool calls, where no name tells its family and something else tells that.
     * `remote_code`: why code that comes with the download has to be run; empty where none has to.
     """
 
@@ -114,6 +125,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     published_bytes: int | None = None
     sources: tuple[str, ...] = ()
     is_local: bool = False
+    known_as: str | None = None
+    dialect: Dialect | None = None
     remote_code: str = ""
     stretch: Stretch | None = None
 
@@ -125,4 +138,4 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """The repository without its owner."""
-        return self.repository.rstrip("/").rsplit("/", 1)[-1]
+        return last_name(self.repository)

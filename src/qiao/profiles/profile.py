@@ -91,10 +91,21 @@ _STORAGE = re.compile(
 )
 
 
+# Where Hugging Face's programs keep a repository's files: the folder's own name is a revision.
+_SNAPSHOT = re.compile(r"(?:^|/)models--(?:[^/]+?--)?(?P<name>[^/]+)/snapshots/[^/]+$")
+
+
+def last_name(model: str) -> str:
+    """The model's name without folder and organisation, also in the caches of Hugging Face and of ModelScope."""
+    path = model.strip().rstrip("/").replace("\\", "/")
+    snapshot = _SNAPSHOT.search(path)
+    name = snapshot["name"] if snapshot else path.rsplit("/", 1)[-1]
+    return name.replace("___", ".")  # ModelScope's folders have no dots in their names
+
+
 def bare_name(model: str) -> str:
     """The model's name in lower case without folder, organisation, revision and file ending."""
-    name = model.strip().rstrip("/").replace("\\", "/").rsplit("/", 1)[-1].lower()
-    name = name.removesuffix(".gguf")
+    name = last_name(model).lower().removesuffix(".gguf")
     return name.split(":", 1)[0]
 
 
