@@ -25,7 +25,7 @@ def described(switches: Switches, quirks: Quirks, profile: Profile, found: Findi
         "read_by": "engine" if dialect is None else "qiao",
         "dialect": dialect,
         "dialect_from": _dialect_from(switches, quirks, profile, dialect),
-        "template_dialect": found.abilities.template_dialect,
+        "template_dialect": found.template_dialect,
         "engine_parser": found.tool_parser,
         "why": _why(switches, quirks, profile, found, dialect),
         "tools_rendered": found.renders_tools,
@@ -116,7 +116,7 @@ def _advice(
             "vLLM with a Mistral tokenizer and a tool parser keeps [TOOL_CALLS] out of an answer that is to have no "
             "calls: start it without --tool-call-parser, or run qiao with --tool-parser engine"
         )
-    template = found.abilities.template_dialect
+    template = found.template_dialect
     if template is not None and switches.tool_parser not in (text_mode.AUTO, text_mode.ENGINE, template):
         yield (
             f"the chat template asks the model for calls in {template}, and they are read as {switches.tool_parser}: "

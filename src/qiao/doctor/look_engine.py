@@ -72,7 +72,7 @@ async def _probed(upstream: OpenAIUpstream, facts: EngineFacts) -> EngineFacts:
         tool_parser=found.tool_parser,
         reason=found.reason,
         renders_tools=renders,
-        template_dialect=found.abilities.template_dialect,
+        template_dialect=found.template_dialect,
         abilities={
             "tokenize": found.abilities.tokenize,
             "structured_outputs": found.abilities.structured_outputs,

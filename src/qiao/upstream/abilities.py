@@ -13,6 +13,7 @@ import zlib
 import msgspec
 
 from qiao.core.conversation import Conversation, Image, Text, Turn
+from qiao.core.fault import Fault
 from qiao.policies import refusal, remedies, template
 from qiao.upstream.asking import Asker, Prompt, Said
 
@@ -26,12 +27,10 @@ _BEGUN = "Certainly"
 class Abilities(msgspec.Struct, frozen=True):
     """What was found; None where it could not be told.
 
-    * `template_dialect`: how its chat template writes calls, a name of `core.dialects`.
     * `tokenize`: it counts the prompt of a conversation. `structured_outputs`: it holds to a schema for the answer.
     * `images`: its model sees. `prefill`: it continues an assistant turn.
     """
 
-    template_dialect: str | None = None
     tokenize: bool | None = None
     structured_outputs: bool | None = None
     images: bool | None = None
@@ -39,14 +38,21 @@ class Abilities(msgspec.Struct, frozen=True):
 
 
 async def abilities(asker: Asker, bare: Conversation, prompt: Prompt) -> Abilities:
-    """`bare`: a conversation without tools; `prompt`: what its template makes of it. Raises `Fault`."""
-    return Abilities(
-        template_dialect=await _dialect(asker, bare) if prompt.text is not None else None,
-        tokenize=_counts(prompt.said),
-        structured_outputs=_taken(await asker.chat(msgspec.structs.replace(bare, output_schema=_SCHEMA))),
-        images=await _sees(asker, bare),
-        prefill=await _continues(asker, bare),
-    )
+    """As far as the engine answers. `bare`: a conversation without tools; `prompt`: what its template makes of it."""
+    found = Abilities(tokenize=_counts(prompt.said))
+    failed_before = asker.client.has_failed
+    try:
+        found = msgspec.structs.replace(found, structured_outputs=await _holds(asker, bare))
+        found = msgspec.structs.replace(found, prefill=await _continues(asker, bare))
+        found = msgspec.structs.replace(found, images=await _sees(asker, bare))
+    except Fault:
+        # It may be the question that the engine breaks off at: what is known stays, and nothing is asked anew for it.
+        asker.client.has_failed = failed_before
+    return found
+
+
+async def _holds(asker: Asker, bare: Conversation) -> bool | None:
+    return _taken(await asker.chat(msgspec.structs.replace(bare, output_schema=_SCHEMA)))
 
 
 def _taken(said: Said) -> bool | None:
@@ -57,8 +63,13 @@ def _counts(said: Said) -> bool | None:
     return True if said.status == 200 else False if said.is_refused or said.status in (404, 405, 501) else None
 
 
-async def _dialect(asker: Asker, bare: Conversation) -> str | None:
-    """A template may refuse the call in the history; then its list of tools may tell."""
+async def template_dialect(asker: Asker, bare: Conversation, prompt: Prompt) -> str | None:
+    """The dialect in which its chat template writes calls; None: that cannot be seen. Raises `Fault`.
+
+    A template may refuse the call in the history; then its list of tools may tell.
+    """
+    if prompt.text is None:
+        return None
     for history in (True, False):
         text = (await asker.prompt(template.shown(bare, history=history))).text
         if text is not None:

@@ -506,7 +506,7 @@ class OpenAIUpstream:
 
 def _with_findings(quirks: Quirks, found: Findings, profile: Profile, facts: UpstreamFacts) -> Quirks:
     """With what a probe found. Who tells no version may be anything, also a proxy of several models."""
-    template = found.abilities.template_dialect if facts.version is not None else None
+    template = found.template_dialect if facts.version is not None else None
     passes_by = facts.version is not None and found.leaves_calls_alone and text_mode.can_pass_by(profile, template)
     lacks_parser = found.tool_parser is False and not quirks.no_tools
     return msgspec.structs.replace(

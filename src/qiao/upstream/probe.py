@@ -13,8 +13,8 @@ from qiao.core.openai.target import Target
 from qiao.policies import guided, refusal, remedies, text_mode
 from qiao.policies.quirks import Quirks, Remedy, features
 from qiao.profiles import Profile
-from qiao.upstream.abilities import Abilities, abilities
-from qiao.upstream.asking import REQUEST_ID, Asker, Said
+from qiao.upstream.abilities import Abilities, abilities, template_dialect
+from qiao.upstream.asking import REQUEST_ID, Asker, Prompt, Said
 from qiao.upstream.client import Client
 
 __all__ = ["REQUEST_ID", "Findings", "probe"]
@@ -39,7 +39,8 @@ class Findings(msgspec.Struct, frozen=True):
       `eats`: it did not come at all (vLLM 0.32 with a parser of its newer kind, as `qwen3_coder`).
     * `opens_reasoning`: the chat template writes the opening tag of the reasoning.
     * `splits_reasoning`: the engine splits reasoning off the text. `reasoning_field`: where it would put it.
-    * `abilities`: what it can do besides, and what its chat template asks for.
+    * `template_dialect`: how its chat template writes calls, a name of `core.dialects`.
+    * `abilities`: what it can do besides.
     """
 
     tool_parser: bool | None = None
@@ -51,6 +52,7 @@ class Findings(msgspec.Struct, frozen=True):
     opens_reasoning: bool | None = None
     splits_reasoning: bool | None = None
     reasoning_field: str | None = None
+    template_dialect: str | None = None
     abilities: Abilities = Abilities()
 
     @property
@@ -77,24 +79,28 @@ async def probe(client: Client, prefix: str, target: Target, profile: Profile) -
         return findings, remedy
     bare = msgspec.structs.replace(asked, tools=())
     prompt = await asker.prompt(bare)
-    findings = msgspec.structs.replace(findings, abilities=await abilities(asker, bare, prompt))
-    if remedy is not None and remedy.quirk == "no_tools":
-        return findings, remedy
-    # Calls are read from the text of such an answer.
+    template = await template_dialect(asker, bare, prompt)
+    findings = msgspec.structs.replace(findings, template_dialect=template)
+    if remedy is None or remedy.quirk != "no_tools":
+        findings = await _as_text(asker, asked, prompt, text_mode.dialect_of(profile, template), findings)
+    return msgspec.structs.replace(findings, abilities=await abilities(asker, bare, prompt)), remedy
+
+
+async def _as_text(asker: Asker, asked: Conversation, prompt: Prompt, dialect: str, findings: Findings) -> Findings:
+    """What becomes of tools, reasoning and calls where no call is to be made, so that they are read from the text."""
     without_parser = msgspec.structs.replace(asked, tool_choice=ToolChoice(mode="none"), max_tokens=_ANSWER_TOKENS)
     said = await asker.chat(without_parser)
     if said.status != 200:
-        return findings, remedy
+        return findings
     findings = _reasoning(said, prompt.text, findings)
     with_tools, count = said.count("prompt_tokens"), prompt.count
     if count is None:
-        count = (await asker.chat(bare)).count("prompt_tokens")
+        count = (await asker.chat(msgspec.structs.replace(asked, tools=()))).count("prompt_tokens")
     if with_tools and count:
         findings = msgspec.structs.replace(findings, renders_tools=with_tools > count)
-    if target.flavor == "vllm":
-        dialect = text_mode.dialect_of(profile, findings.abilities.template_dialect)
+    if asker.target.flavor == "vllm":
         findings = await _structure(asker, without_parser, dialect, findings)
-    return findings, remedy
+    return findings
 
 
 def _conversation(target: Target, profile: Profile) -> Conversation:
