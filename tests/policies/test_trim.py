@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qiao.core.conversation import Conversation, Part, Text, Tool, ToolCall, ToolResult, Turn
+from qiao.policies.prefix import fold_system
 from qiao.policies.trim import CHARACTERS_PER_TOKEN, LEFT_OUT, to_free, trim
 from tests.policies.test_history import assistant, result, user
 
@@ -109,6 +110,31 @@ def test_then_arguments_then_old_texts() -> None:
     assert "this old text" in str(after[0]) + str(after[1])
     assert after[3:] == turns[3:]
     assert (done.results, done.texts) == (0, 3)
+
+
+def test_folded_system_turns_stay_whole() -> None:
+    """Templates that take none get them as reminders, in a tool result or beside the user's words."""
+    turns = (
+        user("old words " + LONG),
+        Turn("system", (Text("first rule " + LONG),)),
+        assistant(ToolCall("1", "Read", "{}")),
+        user(result("1", LONG)),
+        Turn("system", (Text("second rule " + LONG),)),
+        assistant("b"),
+        user("now this"),
+    )
+    folded, _ = fold_system(turns)
+    done = trim(Conversation("m", folded), 10**6)
+    reminders = [
+        block.text
+        for turn in done.conversation.turns
+        for part in turn.parts
+        for block in (part.parts if isinstance(part, ToolResult) else (part,))
+        if isinstance(block, Text) and block.text.startswith("<system-reminder>")
+    ]
+    assert reminders == [f"<system-reminder>\n{rule} rule {LONG}\n</system-reminder>" for rule in ("first", "second")]
+    assert (done.results, done.texts) == (1, 1)
+    assert results(done.conversation) == [LEFT_OUT]
 
 
 @pytest.mark.parametrize("arguments", ["no json", "[1]", "x" * 3000, json.dumps({"a": [1] * 3000})])

@@ -63,11 +63,16 @@ def divide_side_text(beside: list[Part], mode: SideText) -> tuple[list[Text], li
     joining: list[Text] = []
     staying: list[Part] = []
     for part in beside:
-        if isinstance(part, Text) and (mode == "result" or _is_reminder(part)):
+        if isinstance(part, Text) and (mode == "result" or is_reminder(part)):
             joining.append(part)
         else:
             staying.append(part)
     return joining, staying
+
+
+def is_reminder(text: Text) -> bool:
+    """Whether it is a reminder by itself: of the client, or a system turn that was folded."""
+    return text.text.lstrip().startswith(_OPEN)
 
 
 def drop_reasoning(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
@@ -87,7 +92,3 @@ def drop_reasoning(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
 def _reminder(turn: Turn) -> str:
     text = "\n\n".join(part.text for part in turn.parts if isinstance(part, Text))
     return text if text.lstrip().startswith(_OPEN) else f"{_OPEN}\n{text}\n{_CLOSE}"
-
-
-def _is_reminder(text: Text) -> bool:
-    return text.text.lstrip().startswith(_OPEN)

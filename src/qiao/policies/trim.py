@@ -1,8 +1,8 @@
 """The last resort for a conversation that does not fit: its oldest tool results cut down, so that it goes on.
 
 Only where the person who runs the gateway asked for it (`--on-overflow trim`); else the client is told, and compacts
-as it sees fit. The system prompt, system turns, what the user said last and all that follows stay whole; calls and
-results stay in pairs; what was cut says so in its place.
+as it sees fit. The system prompt, system turns (also those that became reminders in their neighbours), what the user
+said last and all that follows stay whole; calls and results stay in pairs; what was cut says so in its place.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from qiao.core.conversation import Conversation, Part, Text, ToolCall, ToolResult, Turn
+from qiao.core.conversation import Conversation, Part, ResultPart, Text, ToolCall, ToolResult, Turn
 from qiao.core.json_text import encode_json
+from qiao.policies.prefix import is_reminder
 
 CHARACTERS_PER_TOKEN = 4
 """A fixed rule, not the count: the same conversation is cut at the same place a turn later, for the prefix cache."""
@@ -104,18 +105,24 @@ def _speaks(turn: Turn) -> bool:
 def _shorter_result(part: Part) -> Part:
     if not isinstance(part, ToolResult):
         return part
-    text = "\n\n".join(block.text for block in part.parts if isinstance(block, Text))
-    others = tuple(block for block in part.parts if not isinstance(block, Text))
+    text, others = _divided(part)
     short = _shortened(text, "this old tool result")
     return part if short is text else msgspec.structs.replace(part, parts=(Text(short), *others))
 
 
 def _noted_result(part: Part) -> Part:
     """Only a note, where that is shorter."""
-    if not isinstance(part, ToolResult) or _size(part) <= 2 * len(LEFT_OUT):
+    if not isinstance(part, ToolResult):
         return part
-    others = tuple(block for block in part.parts if not isinstance(block, Text))
-    return msgspec.structs.replace(part, parts=(Text(LEFT_OUT), *others))
+    text, others = _divided(part)
+    return part if len(text) <= 2 * len(LEFT_OUT) else msgspec.structs.replace(part, parts=(Text(LEFT_OUT), *others))
+
+
+def _divided(result: ToolResult) -> tuple[str, tuple[ResultPart, ...]]:
+    """What the tool said, and what stands beside it and stays."""
+    said = [block for block in result.parts if isinstance(block, Text) and not is_reminder(block)]
+    others = tuple(block for block in result.parts if not isinstance(block, Text) or is_reminder(block))
+    return "\n\n".join(block.text for block in said), others
 
 
 def _shorter_call(part: Part) -> Part:
@@ -136,7 +143,7 @@ def _shorter_call(part: Part) -> Part:
 
 
 def _shorter_text(part: Part) -> Part:
-    if not isinstance(part, Text):
+    if not isinstance(part, Text) or is_reminder(part):
         return part
     short = _shortened(part.text, "this old text")
     return part if short is part.text else Text(short)
