@@ -53,6 +53,21 @@ def rendered(conversation: Conversation) -> str:
             ),
         ),
         talk(0, turns=(user("a"), assistant(Reasoning("Hm."), ToolCall("1", "Read", "{}")), user(result("1", "b")))),
+        # A new question takes the reasoning before it away, what a tool says or the system does not.
+        talk(
+            0, turns=(user("a"), assistant(Reasoning("Old."), "b"), user("c"), assistant(Reasoning("\nNew. "), "\nd"))
+        ),
+        talk(
+            0,
+            turns=(
+                user("a"),
+                assistant(Reasoning("Old."), ToolCall("1", "Read", "{}")),
+                user(result("1", "b"), "and now"),
+                assistant(Reasoning("New."), ToolCall("2", "Read", "{}")),
+                Turn("system", (Text("Rule."),)),
+                user(result("2", "c")),
+            ),
+        ),
         talk(0, tools=(Tool("f", 'says "桥"', '{"type":"object","properties":{"a":{"enum":["é"]}}}'), Tool("g"))),
     ],
 )
@@ -113,3 +128,11 @@ async def test_an_engine_that_does_not_count_gets_its_count_here(tokenizer: Loca
         found = await asked.count(preparing(talk(5)), served)
         assert (found.is_exact, found.by) == (False, "tokenizer")
         assert found.tokens == tokenizer.count(talk(5), TARGET)
+
+
+async def test_reasoning_that_the_template_drops_counts_nothing(tokenizer: LocalTokenizer) -> None:
+    def turns(*thought: Reasoning) -> tuple[Turn, ...]:
+        return (user("a"), assistant(*thought, "b"), user("c"))
+
+    long = Reasoning("word " * 9000)
+    assert tokenizer.count(talk(0, turns=turns(long)), TARGET) == tokenizer.count(talk(0, turns=turns()), TARGET)

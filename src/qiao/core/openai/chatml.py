@@ -46,10 +46,11 @@ def pieces(conversation: Conversation, target: Target) -> list[str]:
         )
         head = "\n\n".join(part for part in (head, "\n".join((_TOOLS, *listed)) + _CALLS) if part)
     found = [f"<|im_start|>system\n{head}<|im_end|>\n"] if head else []
+    asked = max((place for place, message in enumerate(messages) if _is_query(message)), default=-1)
     for place, message in enumerate(messages):
         is_first = place == 0 or messages[place - 1]["role"] != "tool"
         is_last = place + 1 == len(messages) or messages[place + 1]["role"] != "tool"
-        found.append(_message(message, is_first=is_first, is_last=is_last))
+        found.append(_message(message, is_first=is_first, is_last=is_last, has_thought=place > asked))
     found.append(_opening(conversation))
     return found
 
@@ -58,7 +59,14 @@ def _shown(tool: object) -> Any:
     return msgspec.json.decode(msgspec.json.encode(tool))
 
 
-def _message(message: dict[str, Any], *, is_first: bool, is_last: bool) -> str:
+def _is_query(message: dict[str, Any]) -> bool:
+    """Whether a person speaks: the reasoning before that is left out."""
+    words = _words(message.get("content"))
+    is_result = words.startswith("<tool_response>") and words.endswith("</tool_response>")
+    return bool(message["role"] == "user") and not is_result
+
+
+def _message(message: dict[str, Any], *, is_first: bool, is_last: bool, has_thought: bool) -> str:
     words = _words(message.get("content"))
     if message["role"] == "tool":
         before = "<|im_start|>user" if is_first else ""
@@ -66,8 +74,9 @@ def _message(message: dict[str, Any], *, is_first: bool, is_last: bool) -> str:
     if message["role"] == "assistant":
         thought = message.get("reasoning") or message.get("reasoning_content")
         said = bool(words)
-        if thought:
-            words = f"<think>\n{thought.strip()}\n</think>\n\n{words}"
+        if thought and has_thought:
+            thought, words = thought.strip("\n"), words.lstrip("\n")
+            words = f"<think>\n{thought}\n</think>\n\n{words}"
         for number, call in enumerate(message.get("tool_calls") or ()):
             function = call["function"]
             written = (
