@@ -435,6 +435,9 @@ def test_a_parser_that_leaves_calls_alone_is_passed_by(stages: Stages) -> None:
         "none",
         ["get_weather", "get_time"],
     )
+    unnamed = begun(stages, "my-model", Behaviour())
+    found = tools_of(unnamed)
+    assert (found["read_by"], found["dialect"], found["dialect_from"]) == ("qiao", "hermes", "the chat template")
     trusted = begun(stages, "qwen3-235b", Behaviour(), "--tool-parser", "engine")
     post(trusted, body)
     assert trusted.engine.chats[-1].prompt == sent.prompt
@@ -448,7 +451,7 @@ def test_a_parser_that_leaves_calls_alone_is_passed_by(stages: Stages) -> None:
         ("eats", "qwen3-235b", Behaviour(eats_calls=True), "makes calls of the text"),
         ("hides", "qwen3-235b", Behaviour(renders_tools=False), "the prompt does not list the tools"),
         ("no tags", "qwen3-235b", Behaviour(structural_tags=False), "could not be found out"),
-        ("unknown", "small-7b", Behaviour(), "was not put to the test"),
+        ("unknown", "small-7b", Behaviour(calls=""), "was not put to the test"),
         ("untested", "kimi-k2-instruct", Behaviour(calls="kimi_k2"), "was not put to the test"),
         ("ray", "qwen3-235b", Behaviour(server="ray"), "could not be found out"),
     ],

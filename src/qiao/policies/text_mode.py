@@ -15,7 +15,7 @@ from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
 from qiao.core.dialects import DIALECTS
 from qiao.policies.guided import Grammar, can_guide, key_of, may_call, must_call
 from qiao.policies.quirks import Quirks
-from qiao.profiles import UNKNOWN, Profile
+from qiao.profiles import Profile
 
 AUTO, ENGINE = "auto", "engine"
 DEFAULT_DIALECT = "hermes"
@@ -66,8 +66,9 @@ def passes_by(profile: Profile, quirks: Quirks, parser: str) -> bool:
 
 
 def can_pass_by(profile: Profile, template: str | None) -> bool:
-    """Whether a probe can tell how an engine treats this family's calls: it has them made by a grammar."""
-    return profile.family != UNKNOWN.family and can_guide(dialect_of(profile, template))
+    """Whether a probe can tell how an engine treats this model's calls: it has them made by a grammar."""
+    known = known_dialect(profile, template)
+    return known is not None and can_guide(known)
 
 
 def is_left_to_engine(conversation: Conversation, quirks: Quirks) -> bool:
