@@ -14,6 +14,11 @@ import pytest
 
 from qiao.cli.main import COMMANDS, load
 from qiao.config import Config, options
+from qiao.doctor.check_engine import CHECKS as ENGINE_CHECKS
+from qiao.doctor.facts import EngineFacts
+from qiao.doctor.finding import findings
+from qiao.planner.review import review
+from qiao.profiles.claude_code import FIRST_REQUEST, FIRST_REQUEST_ALL_TOOLS, USEFUL_WINDOW
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "tests/golden/README.md"])
@@ -159,3 +164,24 @@ def test_the_configuration_page_is_current() -> None:
     if os.environ.get("GOLDEN_ACCEPT"):
         CONFIGURATION.write_text(described(), "utf-8")
     assert CONFIGURATION.read_text("utf-8") == described(), "GOLDEN_ACCEPT=1 rewrites it"
+
+
+def test_one_story_of_what_claude_code_needs() -> None:
+    docs = ROOT / "docs"
+    first, most = f"{FIRST_REQUEST:,}", f"{FIRST_REQUEST_ALL_TOOLS:,}"
+    for name in ("guides/beginners.md", "guides/original-guide.md", "reference/planner.md", "embedded.md"):
+        assert f"{first} to {most}" in (docs / name).read_text("utf-8"), name
+    for name in ("beginners.md", "original-guide.md"):
+        assert f"{first} 到 {most}" in (docs / "zh/guides" / name).read_text("utf-8"), name
+    for name in ("guides/beginners.md", "zh/guides/beginners.md", "reference/planner.md"):
+        assert f"{USEFUL_WINDOW:,}" in (docs / name).read_text("utf-8"), name
+    (small,) = (
+        fault
+        for fault in review(f"vllm serve Qwen/Qwen3-8B --max-model-len {USEFUL_WINDOW - 1}")
+        if fault.code == "small_window"
+    )
+    assert f"{first} to {most}" in small.text
+    facts = EngineFacts(about="http://h", flavor="vllm", window=USEFUL_WINDOW - 1)
+    assert "window_too_small" in {each.check for each in findings(ENGINE_CHECKS, facts) if each.grade == "warning"}
+    facts = EngineFacts(about="http://h", flavor="vllm", window=USEFUL_WINDOW)
+    assert {each.grade for each in findings(ENGINE_CHECKS, facts) if each.check == "window_too_small"} == {"ok"}

@@ -16,6 +16,7 @@ from qiao.planner.explain import as_json
 from qiao.planner.machine import Machine, Node
 from qiao.planner.plan import Plan, Refusal
 from qiao.planner.review import review
+from qiao.profiles.claude_code import USEFUL_WINDOW
 from tests.planner.cases import a_plan, made, request
 
 # A script with the mistakes of the guide that people follow today.
@@ -241,8 +242,10 @@ def test_the_engine_listens_on_this_computer_only() -> None:
 
 
 def test_a_small_window_is_warned_of() -> None:
-    plan = a_plan(gpus="1xH100", model="qwen3-32b")
+    plan = a_plan(gpus="1xH100", model="qwen3-32b", window=USEFUL_WINDOW - 1)
     assert "small_window" in {warning.code for warning in plan.warnings}
+    plan = a_plan(gpus="1xH100", model="qwen3-32b", window=USEFUL_WINDOW)
+    assert "small_window" not in {warning.code for warning in plan.warnings}
 
 
 # Scripts that others wrote

@@ -11,16 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from qiao.clients.connection import Connection
+from qiao.profiles.claude_code import USEFUL_WINDOW
 
 SMALL_WINDOW = 32_000
 """Tokens. Below, Claude Code's own prompt (11 500 tokens with its tools) leaves no room for work."""
 
 MEDIUM_WINDOW = 64_000
 """Tokens. Below, Claude Code compacts so early that its full tool set is not worth its place."""
-
-_LATE_COMPACTION_WINDOW = 40_000
-"""Tokens. Below, Claude Code's own rule compacts at less than half: a window of 32k at 15 600 tokens, which a compacted
-conversation has again after two files, and Claude Code gives up ("Autocompact is thrashing")."""
 
 _COMPACTION_RESERVE = 13_000
 """Tokens that Claude Code keeps free beside the longest answer. In a small window the gateway's exact refusal does."""
@@ -102,7 +99,7 @@ def _limits(connection: Connection) -> Iterator[Variable]:
 
 def _window(window: int) -> Variable:
     name = "CLAUDE_CODE_MAX_CONTEXT_TOKENS"
-    if not SMALL_WINDOW <= window < _LATE_COMPACTION_WINDOW:
+    if not SMALL_WINDOW <= window < USEFUL_WINDOW:
         return Variable(name, str(window), "the model's true window; a million is assumed of unknown models")
     why = f"the true window is {window}: so it compacts when no answer of full length fits any more, not at half of it"
     return Variable(name, str(window + _COMPACTION_RESERVE), why)

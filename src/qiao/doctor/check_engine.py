@@ -6,13 +6,10 @@ from qiao.doctor.facts import EngineFacts
 from qiao.doctor.finding import Check, Finding, Grade
 from qiao.planner import vllm
 from qiao.profiles import find
+from qiao.profiles.claude_code import FIRST_REQUEST, FIRST_REQUEST_WORDS, USEFUL_WINDOW
 from qiao.profiles.engines import version_of
 
-FIRST_REQUEST = 13_000
-"""Tokens of Claude Code's first request (2.1.330, measured: 11 500 headless, 12 800 in the terminal)."""
-
 _ANSWER = 3_000
-_COMFORTABLE = 32_000
 _RENDERS_TOOLS = (0, 10)
 _KNOWS_QWEN3 = (0, 8, 5)
 _LOW_HIT_RATE = 20.0
@@ -165,17 +162,17 @@ def window_too_small(facts: EngineFacts) -> Finding | None:
             facts,
             "window_too_small",
             "problem",
-            f"The window has {facts.window} tokens, and Claude Code's first request alone has up to {FIRST_REQUEST}.",
-            f"{_larger_window(facts)}; 32768 or more is good (`qiao plan` says what fits). Until then `qiao claude` "
-            "starts Claude Code with --bare, which needs 1 000.",
+            f"The window has {facts.window} tokens, and Claude Code's first request alone has {FIRST_REQUEST_WORDS}.",
+            f"{_larger_window(facts)}; {USEFUL_WINDOW} or more is good (`qiao plan` says what fits). Until then "
+            "`qiao claude` starts Claude Code with --bare, which needs 1 000.",
         )
-    if facts.window < _COMFORTABLE:
+    if facts.window < USEFUL_WINDOW:
         return _finding(
             facts,
             "window_too_small",
             "warning",
             f"The window has {facts.window} tokens: Claude Code starts, and compacts after a few steps.",
-            f"{_larger_window(facts)}; below 48 000 tokens sessions are short.",
+            f"{_larger_window(facts)}; {USEFUL_WINDOW} or more is good.",
         )
     return _finding(facts, "window_too_small", "ok", f"The window has {facts.window} tokens.")
 

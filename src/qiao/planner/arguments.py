@@ -17,10 +17,9 @@ from qiao.planner.request import Request
 from qiao.planner.shapes import needs_finer_scales, remarks
 from qiao.planner.weights import Division, bf16_bytes, total_bytes
 from qiao.profiles import Profile
+from qiao.profiles.claude_code import FIRST_REQUEST_WORDS, USEFUL_WINDOW
 
 HOST = "127.0.0.1"
-# Claude Code's own first request takes 20,000 to 40,000 tokens; below this it cannot work.
-USEFUL_WINDOW = 49_152
 # Engines give up waiting for their workers after ten minutes; reading this much takes longer from a usual disk.
 _SLOW_LOAD = 100 * GIB
 _LOAD_SECONDS = 3600
@@ -224,8 +223,8 @@ def _warnings(request: Request, fit: Fit, profile: Profile) -> Iterator[Warned]:
     if fit.window < USEFUL_WINDOW:
         yield Warned(
             code="small_window",
-            text=f"A window of {fit.window:,} tokens is too small for Claude Code, whose first request already takes "
-            f"20,000 to 40,000; {USEFUL_WINDOW:,} is the least to work with.",
+            text=f"A window of {fit.window:,} tokens is small for Claude Code, whose first request takes "
+            f"{FIRST_REQUEST_WORDS}: it compacts after a few steps. {USEFUL_WINDOW:,} or more is good.",
         )
     if fit.model.stretch is not None and fit.window > fit.model.window:
         yield Warned(

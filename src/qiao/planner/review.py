@@ -10,9 +10,9 @@ import msgspec
 from qiao import profiles
 from qiao.errors import ConfigurationError
 from qiao.planner import catalogue, vllm
-from qiao.planner.arguments import USEFUL_WINDOW
 from qiao.planner.model import ModelFacts
 from qiao.planner.weights import bf16_bytes
+from qiao.profiles.claude_code import FIRST_REQUEST_WORDS, USEFUL_WINDOW
 
 _GIB = 2**30
 _FLAG = re.compile(r"(?<!\S)(--[a-z][a-z0-9-]*)(?:[=\s]+(?!--)([^\s`\\|;&]+))?")
@@ -169,8 +169,9 @@ def _window(script: _Script) -> Iterator[Fault]:
         yield Fault(
             line=given[0],
             code="small_window",
-            text=f"A window of {window:,} tokens is used up by Claude Code's first requests.",
-            mend=f"At least {USEFUL_WINDOW}; `qiao plan` says how much fits.",
+            text=f"A window of {window:,} tokens is small for Claude Code, whose first request takes "
+            f"{FIRST_REQUEST_WORDS}: it compacts after a few steps.",
+            mend=f"{USEFUL_WINDOW} or more is good; `qiao plan` says how much fits.",
         )
     is_stretched = any(flag.startswith(("--hf-overrides", "--rope-scaling")) for flag in script.flags)
     if script.model is not None and window > script.model.window and not is_stretched:
