@@ -32,7 +32,7 @@ FULL = Conversation(
         Turn("user", (Text("hi"), Image("image/png", "AAAA"))),
         Turn("assistant", (Text("so"),)),
     ),
-    tools=(Tool("a", strict=True), Tool("b")),
+    tools=(Tool("a", strict=True), Tool("b" * 65)),
     tool_choice=ToolChoice("any", parallel=False),
     max_tokens=64000,
     stop=("x",),
@@ -195,12 +195,12 @@ def test_the_mended_target() -> None:
         Target("m", effort_values=("low", "high"), thinking_budget=True),
         Quirks(
             no_stream_options=True, no_template_kwargs=True, no_reasoning_effort=True, no_thinking_budget=True,
-            no_reasoning_history=True, no_prefill=True, stop_limit=2, max_tokens_field="max_tokens",
+            no_reasoning_history=True, no_prefill=True, stop_limit=2, max_tokens_field="max_tokens", no_long_names=True,
         ),
     )  # fmt: skip
     assert target == Target(
         "m", max_tokens_field="max_tokens", stop_limit=2, usage_in_stream=False, continuous_usage=False,
-        template_kwargs=False, reasoning_field=None, prefill="none",
+        template_kwargs=False, reasoning_field=None, prefill="none", tool_name_limit=64,
     )  # fmt: skip
     only_usage, expected = mend(FULL, Target("m"), Quirks(no_continuous_usage=True))[1], Target("m")
     assert only_usage == msgspec.structs.replace(expected, continuous_usage=False)

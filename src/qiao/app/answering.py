@@ -386,6 +386,7 @@ def _exchange(conversation: Conversation, answer: Answer, served: Served, reply:
         one_call=prepared.one_call,
         text_tools=_text_tools(prepared),
         tools=prepared.tools,
+        names=prepared.names,
         repair=prepared.repair,
         hide_reasoning=conversation.thinking.mode == "off",
         limits=Limits(served.window, conversation.max_tokens, is_full=prepared.is_limited),

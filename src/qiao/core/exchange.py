@@ -10,7 +10,8 @@ serves both: decoder → stop scanner → text tools → sequencer → unwanted 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -65,7 +66,7 @@ class Exchange:
     """One request. `is_over` after a Finished or Failed: later bytes are ignored and the engine may be let go.
 
     * `text_tools`: reads reasoning and calls out of the text; None: the engine has, and text is text.
-    * `tools`, `repair`: what guides the repair of calls, see `Sequencer`.
+    * `tools`, `names`, `repair`: what guides the repair of calls, see `Sequencer`.
     * `hide_reasoning`: the client switched thinking off.
     * `explain` gives a fault that the engine told within its answer the words that clients act on.
     """
@@ -81,6 +82,7 @@ class Exchange:
         keep_leading_space: bool = True,
         text_tools: TextTools | None = None,
         tools: Sequence[Tool] = (),
+        names: Mapping[str, str] = MappingProxyType({}),
         repair: bool = True,
         hide_reasoning: bool = False,
         limits: Limits | None = None,
@@ -94,7 +96,12 @@ class Exchange:
         self._scanner = StopScanner(stops) if stops else None
         self._text_tools = text_tools
         self._sequencer = Sequencer(
-            id_prefix=id_prefix, one_call=one_call, keep_leading_space=keep_leading_space, tools=tools, repair=repair
+            id_prefix=id_prefix,
+            one_call=one_call,
+            keep_leading_space=keep_leading_space,
+            tools=tools,
+            names=names,
+            repair=repair,
         )
         self._unwanted = UnwantedReasoning() if hide_reasoning else None
         self._limits = limits or Limits()

@@ -8,7 +8,8 @@ object, white space that belongs to the layout round a call. `Sequencer` brings 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import assert_never
 
 from qiao.core.arguments import Arguments
@@ -26,6 +27,8 @@ from qiao.core.events import (
 )
 from qiao.core.repair import near_name
 from qiao.core.shape import read_shape
+
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 CUT_REASONS = frozenset({"length", "context", "stop_sequence", "content_filter"})
 """Finish reasons that may have cut a call in two."""
@@ -52,6 +55,7 @@ class Sequencer:
     `one_call`: keep the first call of the answer, drop the others (`disable_parallel_tool_use`).
     `id_prefix`: for calls to which the engine gave no id; unique within the client's conversation.
     `tools`: what the client declared; their schemas and names guide the repair.
+    `names`: the client's names of tools by those that were sent for them.
     `repair` False: only calls that are right as they are become calls.
     After the end, `repairs` holds (call name, repair) pairs and `dropped_calls` counts calls that `one_call` removed.
     """
@@ -63,6 +67,7 @@ class Sequencer:
         one_call: bool = False,
         keep_leading_space: bool = True,
         tools: Sequence[Tool] = (),
+        names: Mapping[str, str] = _NO_NAMES,
         repair: bool = True,
     ) -> None:
         self.repairs: list[tuple[str, str]] = []
@@ -71,6 +76,9 @@ class Sequencer:
         self._id_prefix = id_prefix
         self._one_call = one_call
         self._schemas = {tool.name: tool.parameters for tool in tools}
+        # A model may also know the client's own name, from a text.
+        self._schemas |= {own: self._schemas[sent] for sent, own in names.items() if sent in self._schemas}
+        self._names = names
         self._repair = repair
         self._complete = 0
         self._incomplete = 0
@@ -176,11 +184,12 @@ class Sequencer:
             self._end_call(out, cut=False)
         name = event.name
         if self._repair and name not in self._schemas and (near := near_name(name, self._schemas)) is not None:
-            self.repairs.append((near, "near_name"))
+            self.repairs.append((self._names.get(near, near), "near_name"))
             name = near
         schema = self._schemas.get(name)
         arguments = Arguments(None if schema is None else read_shape(schema), mend=self._repair)
-        self._call = _Call(event.index, self._unique_id(event.id), name, event.name, arguments)
+        own, written = self._names.get(name, name), self._names.get(event.name, event.name)
+        self._call = _Call(event.index, self._unique_id(event.id), own, written, arguments)
 
     def _arguments(self, event: ToolArgumentsAdded, out: list[Event]) -> None:
         call = self._call

@@ -10,7 +10,7 @@ import msgspec
 
 from qiao.core.conversation import Conversation, Document, Image, Reasoning, Tool, ToolReference
 from qiao.core.openai.target import Target
-from qiao.policies import blocks, context, history, prefix, sampling, text_mode, text_tools, tools
+from qiao.policies import blocks, context, history, prefix, sampling, text_mode, text_tools, tool_names, tools
 from qiao.policies.context import AppliedEdit
 from qiao.policies.guided import Grammar
 from qiao.policies.prefix import SideText
@@ -54,6 +54,7 @@ class Prepared(msgspec.Struct, frozen=True):
     * `is_limited`: the answer may be as long as the window allows, which is less than the client asked for.
     * `trimmed`: pieces of the conversation that were shortened to fit the window.
     * `tools`: all that the client declared; what guides the repair of calls.
+    * `names`: the client's names of tools by those under which the engine knows them, where they differ.
     * `repair`: whether calls are mended.
     * `dialect`: calls are read out of the text, in this dialect; None: the engine reads them, or none are wanted.
     * `reasoning`: how reasoning may stand in the text, see `dialects.text_tools`.
@@ -71,6 +72,7 @@ class Prepared(msgspec.Struct, frozen=True):
     is_limited: bool = False
     trimmed: int = 0
     tools: tuple[Tool, ...] = ()
+    names: Mapping[str, str] = MappingProxyType({})
     repair: bool = True
     dialect: str | None = None
     reasoning: Literal["tag", "open"] | None = None
@@ -139,7 +141,24 @@ def prepare(
         applied_edits=applied,
         tools=asked.tools,
     )
-    return _reading(prepared, tools.loaded(conversation, arrived), profile, quirks, switches)
+    return _reading(*_named(prepared, tools.loaded(conversation, arrived), target), profile, quirks, switches)
+
+
+def _named(prepared: Prepared, loaded: tuple[Tool, ...], target: Target) -> tuple[Prepared, tuple[Tool, ...]]:
+    """With names that the engine takes; `loaded`: tools that are called but not listed."""
+    limit = target.tool_name_limit
+    if limit is None:
+        return prepared, loaded
+    names = tool_names.given_back(prepared.tools, limit)
+    notes = (f"tools: names over {limit} characters shortened: {len(names)}",) if names else ()
+    named = msgspec.structs.replace(
+        prepared,
+        conversation=tool_names.short_names(prepared.conversation, limit),
+        notes=(*prepared.notes, *notes),
+        tools=tool_names.short_tools(prepared.tools, limit),
+        names=names,
+    )
+    return named, tool_names.short_tools(loaded, limit)
 
 
 def _reading(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from qiao.core.conversation import Conversation, Image, Tool, ToolChoice, ToolResult
-from qiao.core.openai.target import Target
+from qiao.core.openai.target import TOOL_NAME_LIMIT, Target
 from qiao.policies.guided import key_of
+from qiao.policies.tool_names import longest_name
 
 
 class Quirks(msgspec.Struct, frozen=True):
@@ -31,6 +32,7 @@ class Quirks(msgspec.Struct, frozen=True):
       the field of that name.
     * `no_reasoning_history`: it refuses reasoning in earlier assistant messages.
     * `no_prefill`: it cannot continue an assistant turn.
+    * `no_long_names`: it refuses names of tools over 64 characters.
     * `no_strict`: its grammar refuses the schema of a strict tool. `no_response_format`: the same for the answer's.
     * `structural_tags`: its answers can be bound by structural tags. `no_structure`: not by this request's.
     * `refused_schemas`: tools whose schema makes no grammar there, by `guided.key_of`.
@@ -57,6 +59,7 @@ class Quirks(msgspec.Struct, frozen=True):
     no_template_kwargs: bool = False
     no_reasoning_history: bool = False
     no_prefill: bool = False
+    no_long_names: bool = False
     no_strict: bool = False
     no_response_format: bool = False
     structural_tags: bool = False
@@ -142,6 +145,7 @@ def features(conversation: Conversation) -> frozenset[str]:
     used = {
         "tools": bool(conversation.tools),
         "tool_choice": forced,
+        "long_names": longest_name(conversation) > TOOL_NAME_LIMIT,
         "strict": any(tool.strict for tool in conversation.tools),
         "images": any(isinstance(part, Image) for part in (*parts, *within)),
         "stop": bool(conversation.stop),
@@ -222,6 +226,8 @@ def _mend_target(target: Target, quirks: Quirks) -> Target:
         changes["reasoning_field"] = None
     if quirks.no_prefill:
         changes["prefill"] = "none"
+    if quirks.no_long_names:
+        changes["tool_name_limit"] = TOOL_NAME_LIMIT
     if quirks.stop_limit is not None:
         changes["stop_limit"] = quirks.stop_limit
     if quirks.max_tokens_field is not None:

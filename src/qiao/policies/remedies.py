@@ -306,6 +306,19 @@ TABLE: tuple[Remedy, ...] = (
         mend="mend the tool's schema, or start vLLM without VLLM_ENFORCE_STRICT_TOOL_CALLING=0",
     ),
     Remedy(
+        "long_tool_names",
+        (
+            r"name[`'\"]?: string too long",
+            r"name\b.{0,80}at most 64 characters",
+            r"(?:tool|function) name.{0,80}\b64\b",
+        ),
+        "no_long_names",
+        "the engine takes names of tools up to 64 characters (OpenAI); longer ones are sent shortened and given back",
+        needs="long_names",
+        says="Invalid 'tools[0].function.name': string too long. Expected a string with maximum length 64, but got a "
+        "string with length 71 instead.",
+    ),
+    Remedy(
         "priority",
         (r"Got (?P<value>priority) .{0,20}but priority scheduling is not enabled", r"(?P<value>priority) is disabled"),
         "unknown_fields",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from qiao.core.openai.target import Flavor, Target
+from qiao.core.openai.target import TOOL_NAME_LIMIT, Flavor, Target
 from qiao.profiles import Profile, find
 
 # Strongest last; the order is that of openai's own type.
@@ -87,6 +87,7 @@ def target_for(flavor: Flavor, version: str | None, model: str, *, root: str | N
                 effort_values=THREE_EFFORTS if _OPENAI_REASONS.match(model.lower().rsplit("/", 1)[-1]) else (),
                 reasoning_field=None,
                 prefill="none",
+                tool_name_limit=TOOL_NAME_LIMIT,
                 extras=OPENAI_OPTIONS,
             )
 

@@ -9,6 +9,9 @@ import msgspec
 Flavor = Literal["vllm", "sglang", "llamacpp", "openai"]
 ReasoningField: TypeAlias = Literal["reasoning", "reasoning_content"] | None
 
+TOOL_NAME_LIMIT = 64
+"""Characters of a tool's name in OpenAI's own API."""
+
 
 class Target(msgspec.Struct, frozen=True):
     """The dialect of the OpenAI protocol that an engine speaks.
@@ -26,6 +29,7 @@ class Target(msgspec.Struct, frozen=True):
     * `reasoning_field`: under which name earlier reasoning is sent back; None: it is not sent.
     * `prefill`: how an assistant turn at the end is continued: by flags (vLLM, SGLang), by itself (llama.cpp), not.
     * `cache_salt`: it keeps prompts with another `cache_salt` apart in its prefix cache (vLLM, SGLang).
+    * `tool_name_limit`: characters that a tool's name may have (OpenAI 64); None: any number.
     * `priority`: it takes a `priority`, also where it does not heed it (vLLM).
     * `extras`: names of engine options that may be passed through; None: all.
     """
@@ -42,5 +46,6 @@ class Target(msgspec.Struct, frozen=True):
     reasoning_field: ReasoningField = "reasoning"
     prefill: Literal["flags", "implicit", "none"] = "flags"
     cache_salt: bool = False
+    tool_name_limit: int | None = None
     priority: bool = False
     extras: frozenset[str] | None = None
