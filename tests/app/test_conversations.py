@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 
-from qiao.app.conversations import Conversations
-from qiao.core.conversation import Conversation, Tool, Turn
+from qiao.app.conversations import Conversations, in_session
+from qiao.core.body import session_of
+from qiao.core.conversation import Conversation, Tool, ToolCall, Turn
 from tests.policies.test_history import assistant, call, result, user
 
 BASH = Tool("Bash", "Runs.")
 GREET = Tool("greet", "Greets.")
 BEGUN = (user("go"),)
 GONE_ON = (*BEGUN, assistant(call("1")), user(result("1", "out")))
+ELSEWHERE = (*BEGUN, assistant(call("2")), user(result("2", "out")))
+LATER = (*GONE_ON, assistant(call("3")), user(result("3", "out")))
 
 
 def asked(turns: tuple[Turn, ...], *tools: Tool, session: str | None = "s", system: str = "You are.") -> Conversation:
@@ -30,14 +34,47 @@ def test_a_conversation_keeps_its_first_list() -> None:
     known = Conversations()
     assert first_list(known, asked(BEGUN, BASH)) == ["Bash"]
     assert first_list(known, asked(GONE_ON, BASH, GREET)) == ["Bash"]
-    assert len(known) == 1
+    assert len(known) == 2
+    assert first_list(known, asked(LATER, GREET)) == ["Bash"]
+    assert len(known) == 2
 
 
 def test_a_list_that_lacks_most_is_another_conversation() -> None:
     known = Conversations()
     known.tools("t", asked(BEGUN, BASH, GREET))
     assert first_list(known, asked(GONE_ON, GREET)) == ["Bash", "greet"]
-    assert first_list(known, asked(GONE_ON, Tool("Read"))) == ["Read"]
+    assert first_list(known, asked(ELSEWHERE, Tool("Read"))) == ["Read"]
+
+
+@pytest.mark.parametrize("session", ["s", None])
+def test_one_with_the_same_calls_keeps_its_list_whatever_goes(session: str | None) -> None:
+    known = Conversations()
+    read = Tool("Read")
+    known.tools("t", asked(BEGUN, BASH, GREET, read, session=session))
+    known.tools("t", asked(GONE_ON, BASH, GREET, read, session=session))
+    assert first_list(known, asked(LATER, read, session=session)) == ["Bash", "greet", "Read"]
+    assert first_list(known, asked(LATER, Tool("Write"), session=session)) == ["Bash", "greet", "Read"]
+
+
+@pytest.mark.parametrize("session", ["s", None])
+def test_two_that_begin_alike_do_not_disturb_each_other(session: str | None) -> None:
+    known = Conversations()
+    known.tools("t", asked(BEGUN, BASH, session=session))
+    one = known.tools("t", asked(GONE_ON, BASH, GREET, session=session))
+    known.tools("t", asked(BEGUN, GREET, session=session))
+    assert first_list(known, asked(ELSEWHERE, GREET, session=session)) == ["greet"]
+    assert known.tools("t", asked(LATER, BASH, GREET, session=session)) == one
+
+
+def test_an_id_that_every_conversation_has_is_no_mark() -> None:
+    known = Conversations()
+    numbered = [
+        (*BEGUN, assistant(ToolCall("functions.Bash:0", "Bash", arguments)), user(result("functions.Bash:0", "out")))
+        for arguments in ('{"command":"ls"}', '{"command":"pwd"}')
+    ]
+    known.tools("t", asked(BEGUN, BASH, session=None))
+    known.tools("t", asked(numbered[0], BASH, session=None))
+    assert first_list(known, asked(numbered[1], GREET, session=None)) == ["greet"]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +102,17 @@ def test_without_a_session_a_list_that_lacks_tools_is_another_conversation() -> 
     known = Conversations()
     known.tools("t", asked(BEGUN, BASH, session=None))
     assert first_list(known, asked(GONE_ON, BASH, GREET, session=None)) == ["Bash"]
-    assert first_list(known, asked(GONE_ON, GREET, session=None)) == ["greet"]
+    assert first_list(known, asked(ELSEWHERE, GREET, session=None)) == ["greet"]
+
+
+def test_a_header_names_the_session_where_the_body_does_not() -> None:
+    header = {"x-claude-code-session-id": "s"}
+    nobody = asked(BEGUN, session=None)
+    named = in_session(nobody, header)
+    assert (named.session, named.names_session) == (session_of("s"), True)
+    assert in_session(nobody, {}) is nobody
+    assert in_session(msgspec.structs.replace(nobody, session="a person"), header) == named
+    assert in_session(named, {"x-claude-code-session-id": "another"}) is named
 
 
 def test_counting_leaves_nothing_behind() -> None:

@@ -71,6 +71,18 @@ def test_a_tool_that_comes_late_does_not_change_the_list(stage: Stage) -> None:
     assert prompts[2].startswith(prompts[1])
 
 
+def test_a_list_that_loses_most_of_its_tools_stays_whole(stage: Stage) -> None:
+    one, two, three = grown("lost")
+    begun = [tool(name) for name in ("Bash", "Read", "Write", "Grep")]
+    first = answered(stage, request(one, begun))
+    assert answered(stage, request(two, begun))["tools"] == first["tools"]
+    third = answered(stage, request(three, begun[:1]))
+    assert third["tools"] == first["tools"]
+    assert '"Grep" is no longer available' in text_of(third["messages"][-1]["content"])
+    prompts = [chat.prompt for chat in stage.engine.chats]
+    assert prompts[2].startswith(prompts[1])
+
+
 def test_each_conversation_has_its_own_list(stage: Stage) -> None:
     one, two, _ = grown("own")
     answered(stage, request(one, [tool("Bash")], session="a"))

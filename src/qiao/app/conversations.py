@@ -12,10 +12,11 @@ from collections.abc import Mapping
 import msgspec
 
 from qiao.core.body import session_of
-from qiao.core.conversation import Conversation, Text, Tool
+from qiao.core.conversation import Conversation, Text, Tool, ToolCall
 from qiao.policies.tool_history import ToolHistory, follow, missing
 
-_MOST_CONVERSATIONS = 4096
+# A conversation is kept by its beginning, and by its first call once it has one; what is not used any more goes first.
+_MOST_HISTORIES = 4096
 # Characters of tool definitions that may be kept; one list of Claude Code's has 30,000 to 80,000.
 _MOST_CHARACTERS = 64 * 2**20
 _LARGEST_LIST = 2 * 2**20
@@ -35,7 +36,7 @@ def in_session(conversation: Conversation, headers: Mapping[str, str]) -> Conver
 class Conversations:
     """The tool histories of the conversations that were used last."""
 
-    def __init__(self, *, most: int = _MOST_CONVERSATIONS, most_characters: int = _MOST_CHARACTERS) -> None:
+    def __init__(self, *, most: int = _MOST_HISTORIES, most_characters: int = _MOST_CHARACTERS) -> None:
         self._most = most
         self._most_characters = most_characters
         self._characters = 0
@@ -52,11 +53,11 @@ class Conversations:
         """
         if not conversation.tools:
             return None
-        key = _key(tenant, conversation)
+        beginning = _key(tenant, conversation)
+        mark = _mark(conversation)
+        key = beginning if mark is None else hash((beginning, mark))
         known = self._known.get(key)
-        history = known[0] if known is not None else None
-        if history is not None and not _continues(conversation, history):
-            history = None
+        history = known[0] if known is not None and mark is not None else self._begun(beginning, conversation)
         following = follow(history, conversation)
         if is_asked and following is not None:
             if known is not None and following is known[0]:
@@ -64,6 +65,11 @@ class Conversations:
             else:
                 self._keep(key, following)
         return following
+
+    def _begun(self, beginning: int, conversation: Conversation) -> ToolHistory | None:
+        """The history that is known by the beginning alone, which others may share."""
+        known = self._known.get(beginning)
+        return known[0] if known is not None and _continues(conversation, known[0]) else None
 
     def _keep(self, key: int, history: ToolHistory) -> None:
         self._drop(key)
@@ -82,7 +88,7 @@ class Conversations:
 
 
 def _continues(conversation: Conversation, history: ToolHistory) -> bool:
-    """Whether a request with the same beginning goes on with the conversation of `history`.
+    """Whether a request with the same beginning may go on with the conversation of `history`.
 
     One without an answer in it is a beginning. Two conversations may begin with the same words: a list that lacks more
     than half of the first one's tools is a list of its own, and where no session is named, one that lacks any.
@@ -98,6 +104,19 @@ def _key(tenant: str, conversation: Conversation) -> int:
     first = conversation.turns[0] if conversation.turns else None
     words = () if first is None else [part.text for part in first.parts if type(part) is Text]
     return hash((tenant, conversation.session, conversation.model, conversation.system, *words))
+
+
+def _mark(conversation: Conversation) -> int | None:
+    """What no other conversation has that began with the same words: its first call. None: nothing was called yet.
+
+    The id alone does not do: some engines number the calls of every conversation alike.
+    """
+    for place, turn in enumerate(conversation.turns):
+        if turn.role == "assistant":
+            for part in turn.parts:
+                if type(part) is ToolCall:
+                    return hash((place, part.id, part.name, part.arguments))
+    return None
 
 
 def _size(history: ToolHistory) -> int:
