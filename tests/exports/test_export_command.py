@@ -97,3 +97,11 @@ def test_nothing_is_left_where_writing_fails(person: Person) -> None:
     assert told.returncode != 0
     assert "Traceback" not in told.stderr
     assert [each.name for each in person.work.iterdir()] == ["file"]
+
+
+def test_ray_gets_a_plan_without_data_parallel(person: Person) -> None:
+    told = person.qiao("export", "ray", "--gpus", "8xH100-80G", "--model", "qwen3-coder-next", "--stdout")
+    assert told.returncode == 0, told.stderr
+    assert "without it, not tensor parallel 4, data parallel 2" in " ".join(told.stderr.split())
+    assert "tensor_parallel_size: 4" in told.stdout
+    assert "data_parallel" not in told.stdout

@@ -20,10 +20,11 @@ from qiao.exports import FORMATS, Format, Settings, render
 from qiao.exports.stamp import is_ours, is_untouched, stamped
 from qiao.exports.words import simple
 from qiao.exports.yaml import document
+from qiao.planner.choose import plan as planned
 from qiao.planner.plan import Plan
 from tests.exports import powershell
 from tests.exports.manifests import check
-from tests.planner.cases import a_plan
+from tests.planner.cases import a_plan, request
 
 ONE = {"gpus": "8xH100"}
 SEVERAL = {"nodes": "2x8xA100-40G", "preference": "quality"}
@@ -239,8 +240,9 @@ def test_systemd_units_have_their_parts(one: Plan) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_accepts_the_units(one: Plan, tmp_path: Path) -> None:
-    files = render(one, "systemd")
+@pytest.mark.parametrize("model", [None, "/home/me/100%:new"])
+def test_systemd_accepts_the_units(one: Plan, tmp_path: Path, model: str | None) -> None:
+    files = render(local(model) if model else one, "systemd")
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     done = subprocess.run(
@@ -347,6 +349,54 @@ def test_the_queue_decides_how_many_engines() -> None:
     assert rule["seriesQuery"].startswith("vllm:num_requests_waiting")
 
 
+# A model that lies here
+
+SNAPSHOT = "/home/me/.cache/huggingface/hub/models--Qwen--Qwen3-32B/snapshots/9216db5781bf"
+
+
+def local(folder: str) -> Plan:
+    plan = a_plan(gpus="8xH100", model="Qwen/Qwen3-32B")
+    model = msgspec.structs.replace(plan.model, repository=folder, is_local=True)
+    return msgspec.structs.replace(plan, model=model, arguments=(folder, *plan.arguments[1:]))
+
+
+@pytest.mark.parametrize(
+    ("folder", "seen"),
+    [
+        ("/data/my-model", "/data/my-model"),
+        ("/home/me/models/my-model", "/home/me/models/my-model"),
+        # The files of a snapshot are links to a folder beside it.
+        (SNAPSHOT, "/home/me/.cache/huggingface/hub/models--Qwen--Qwen3-32B"),
+        ("/data/snapshots/my-model", "/data/snapshots/my-model"),
+    ],
+)
+def test_a_model_that_lies_here_is_seen_in_containers_and_units(folder: str, seen: str) -> None:
+    plan = local(folder)
+    compose = yaml.safe_load(render(plan, "compose")["compose.yaml"])
+    assert f"{seen}:{seen}:ro" in compose["services"]["engine"]["volumes"]
+    found = documents(render(plan, "kubernetes"))
+    assert "PersistentVolumeClaim" not in check(found), "nothing is downloaded"
+    (deployment,) = [
+        each for each in found if each.get("kind") == "Deployment" and each["metadata"]["name"] == "qiao-engine"
+    ]
+    pod = deployment["spec"]["template"]["spec"]
+    (volume,) = [each for each in pod["volumes"] if "hostPath" in each]
+    assert volume["hostPath"] == {"path": seen, "type": "Directory"}
+    (container,) = pod["containers"]
+    assert {"name": volume["name"], "mountPath": seen, "readOnly": True} in container["volumeMounts"]
+    assert container["args"][0] == folder
+    unit = render(plan, "systemd")["qiao-engine.service"].splitlines()
+    assert "ProtectHome=tmpfs" in unit
+    assert f"BindReadOnlyPaths={seen}" in unit
+
+
+def test_what_is_downloaded_needs_no_folder_of_the_computer(one: Plan) -> None:
+    assert "hostPath" not in render(one, "kubernetes")["engine.yaml"]
+    unit = render(one, "systemd")["qiao-engine.service"]
+    assert "ProtectHome=yes" in unit
+    assert "BindReadOnlyPaths" not in unit
+
+
 # Compose, Ray, LiteLLM
 
 
@@ -415,10 +465,16 @@ def test_a_stretched_window_goes_through_every_format() -> None:
 
 
 def test_ray_refuses_what_it_starts_otherwise() -> None:
-    plan = a_plan(gpus="8xH100", model="qwen3-next")
-    assert plan.division.data > 1
+    asked = request(gpus="8xH100", model="qwen3-coder-next")
+    made = planned(asked)
+    assert isinstance(made, Plan)
+    assert made.division.data > 1
     with pytest.raises(ConfigurationError):
-        render(plan, "ray")
+        render(made, "ray")
+    other = planned(msgspec.structs.replace(asked, data_parallel=False))
+    assert isinstance(other, Plan)
+    assert other.division.data == 1
+    assert render(other, "ray")
 
 
 def test_litellm_gets_what_todays_litellm_accepts(one: Plan) -> None:

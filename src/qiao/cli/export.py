@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from qiao.cli.plan import asked_for, planning_options, show
 from qiao.cli.words import say, say_note
 from qiao.errors import ConfigurationError
 from qiao.exports import FORMATS, Format, Settings, render
-from qiao.exports.render import is_program
+from qiao.exports.render import WITHOUT_DATA_PARALLEL, is_program
 from qiao.exports.stamp import is_untouched
 from qiao.planner.choose import plan
 from qiao.planner.plan import Plan
@@ -47,9 +48,14 @@ def command(
     ray          Ray Serve LLM for one or several computers
     litellm      litellm_config.yaml, for LiteLLM in front of the gateway
 
-    The plan is the one that `qiao plan` shows for the same options. Exit status: 0 written, 1 it does not fit.
+    The plan is the one that `qiao plan` shows for the same options; for ray, one without data parallel. Exit status:
+    0 written, 1 it does not fit.
     """
-    outcome = plan(asked_for(**asked))
+    request = asked_for(**asked)
+    outcome = plan(request)
+    if isinstance(outcome, Plan) and outcome.division.data > 1 and kind in WITHOUT_DATA_PARALLEL:
+        say_note(f"{kind} starts data parallel in another way: this is a plan without it, not {outcome.division}.")
+        outcome = plan(msgspec.structs.replace(request, data_parallel=False))
     if not isinstance(outcome, Plan):
         show(outcome)
         return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qiao.exports.settings import Settings
-from qiao.exports.words import about, container_variables, engine_arguments, engine_image, single_node
+from qiao.exports.words import about, container_variables, engine_arguments, engine_image, model_folder, single_node
 from qiao.exports.yaml import Commented, Node, documents
 from qiao.planner.plan import Plan
 
@@ -41,8 +41,9 @@ def _engine(plan: Plan, settings: Settings) -> Node:
     devices: Node = [{"driver": "nvidia", **which, "capabilities": ["gpu"]}]
     arguments = engine_arguments(plan, host="0.0.0.0", port=settings.engine_port)  # noqa: S104 - inside its container
     volumes: list[Node] = ["models:/models"]
-    if plan.model.is_local:
-        volumes.append(f"{plan.model.repository}:{plan.model.repository}:ro")
+    folder = model_folder(plan)
+    if folder is not None:
+        volumes += _doubled([f"{folder}:{folder}:ro"])
     return {
         "image": engine_image(plan, settings.engine_image),
         "command": list(_doubled(arguments)),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from qiao.exports.compose import dockerfile
 from qiao.exports.pods import engine_pod, gateway_pod
 from qiao.exports.settings import Settings
-from qiao.exports.words import about
+from qiao.exports.words import about, model_folder
 from qiao.exports.yaml import Commented, Node, documents
 from qiao.planner.machine import GIB
 from qiao.planner.plan import Plan
@@ -38,14 +38,17 @@ def render(plan: Plan, settings: Settings) -> dict[str, str]:
 def _engine(plan: Plan, settings: Settings) -> str:
     name = f"{settings.name}-engine"
     workload = _leader_worker_set(plan, settings, name) if plan.nodes > 1 else _deployment(plan, settings, name)
-    first = Commented(
+    folder = model_folder(plan)
+    comment = (
         f"{about(plan)}\nApply with: kubectl apply -f engine.yaml -f gateway.yaml\n"
-        f"Prometheus is expected in the namespace {_MONITORING}; the NetworkPolicy at the end lets it in.",
-        _claim(plan, name),
+        f"Prometheus is expected in the namespace {_MONITORING}; the NetworkPolicy at the end lets it in."
     )
+    if folder is not None:
+        comment += f"\nEvery node with such GPUs has to have {folder}: the engine's pod does not start on another."
+    parts = [workload] if folder is not None else [_claim(plan, name), workload]
     return documents(
-        first,
-        workload,
+        Commented(comment, parts[0]),
+        *parts[1:],
         _service(name, settings.engine_port, _selector(plan, name)),
         _disruption(name, _labels(name), {"maxUnavailable": 1}),
         _autoscaler(plan, name),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from qiao.exports.settings import Settings
-from qiao.exports.words import container_variables, engine_arguments, engine_image
+from qiao.exports.words import container_variables, engine_arguments, engine_image, model_folder
 from qiao.exports.yaml import Node
 from qiao.planner.plan import Plan
 
@@ -25,6 +25,7 @@ def engine_pod(plan: Plan, settings: Settings, *, gpus: int, claim: str, part: P
         arguments += ["--node-rank", "$(LWS_WORKER_INDEX)", "--master-addr", "$(LWS_LEADER_ADDRESS)"]
     if part == "worker":
         arguments.append("--headless")
+    volumes, mounts = _volumes(plan, gpus, claim)
     container: dict[str, Node] = {
         "name": "engine",
         "image": engine_image(plan, settings.engine_image),
@@ -43,7 +44,7 @@ def engine_pod(plan: Plan, settings: Settings, *, gpus: int, claim: str, part: P
             "requests": {"cpu": "8", "nvidia.com/gpu": str(gpus)},
             "limits": {"nvidia.com/gpu": str(gpus)},
         },
-        "volumeMounts": [{"name": "models", "mountPath": _MODELS}, {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
+        "volumeMounts": mounts,
     }
     if part != "worker":
         container["ports"] = [{"name": "http", "containerPort": settings.engine_port}]
@@ -52,13 +53,22 @@ def engine_pod(plan: Plan, settings: Settings, *, gpus: int, claim: str, part: P
         "terminationGracePeriodSeconds": 120,
         "automountServiceAccountToken": False,
         "containers": [container],
-        "volumes": [
-            {"name": "models", "persistentVolumeClaim": {"claimName": claim}},
-            # NCCL exchanges data through shared memory; the usual 64 MiB are too few.
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(2, 2 * gpus)}Gi"}},
-        ],
+        "volumes": volumes,
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
     }
+
+
+def _volumes(plan: Plan, gpus: int, claim: str) -> tuple[list[Node], list[Node]]:
+    """What the engine sees of disks: the place for downloads, or the model's folder of the node; shared memory."""
+    folder = model_folder(plan)
+    # NCCL exchanges data through shared memory; the usual 64 MiB are too few.
+    shared: Node = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(2, 2 * gpus)}Gi"}}
+    mounts: list[Node] = [{"name": "models", "mountPath": _MODELS}, {"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108
+    if folder is None:
+        return [{"name": "models", "persistentVolumeClaim": {"claimName": claim}}, shared], mounts
+    own: Node = {"name": "model", "hostPath": {"path": folder, "type": "Directory"}}
+    mounts.append({"name": "model", "mountPath": folder, "readOnly": True})
+    return [{"name": "models", "emptyDir": {}}, shared, own], mounts
 
 
 def _engine_probes() -> dict[str, Node]:

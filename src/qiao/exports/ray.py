@@ -26,7 +26,7 @@ def render(plan: Plan, settings: Settings) -> dict[str, str]:
     if plan.division.data > 1:
         raise ConfigurationError(
             f"This plan cuts the model by {plan.division}, which Ray Serve LLM starts in another way.",
-            hint="Ask for fewer --users, or use `qiao export shell`.",
+            hint="Plan without data parallel, as `qiao export ray` does, or use `qiao export shell`.",
         )
     return {
         "serve_config.yaml": _config(plan, settings),

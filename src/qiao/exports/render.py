@@ -22,6 +22,9 @@ FORMATS: dict[Format, str] = {
     "litellm": "litellm_config.yaml, for LiteLLM in front of the gateway",
 }
 
+# What starts an engine for each data-parallel rank in its own way; its plan has to do without.
+WITHOUT_DATA_PARALLEL: frozenset[Format] = frozenset({"ray"})
+
 _RENDERERS: dict[Format, Callable[[Plan, Settings], dict[str, str]]] = {
     "shell": shell.render,
     "powershell": powershell.render,

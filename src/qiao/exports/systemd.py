@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qiao.exports.settings import Settings
-from qiao.exports.words import about, engine_arguments, lines_of, simple, single_node
+from qiao.exports.words import about, engine_arguments, lines_of, model_folder, simple, single_node
 from qiao.planner.plan import Plan
 
 _STARTED_BY_HAND = "# Edit with `systemctl edit`, not here: then a new export may replace this file."
@@ -49,12 +49,26 @@ def _engine(plan: Plan, settings: Settings) -> list[str]:
         "OOMScoreAdjust=-500",
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
-        "ProtectHome=yes",
+        *_homes(plan),
         "PrivateTmp=yes",
         "",
         "[Install]",
         "WantedBy=multi-user.target",
         "",
+    ]
+
+
+def _homes(plan: Plan) -> list[str]:
+    """No home is seen, but for a model that lies in one, or in a folder for what is temporary."""
+    folder = model_folder(plan)
+    if folder is None:
+        return ["ProtectHome=yes"]
+    (path,) = simple([folder], "systemd")
+    colon = "\\:"  # a bare one would name another place to show it at
+    return [
+        "# Of homes and temporary folders nothing is seen but the model; the user above has to be able to read it.",
+        "ProtectHome=tmpfs",
+        f"BindReadOnlyPaths={_specifiers(path).replace(':', colon)}",
     ]
 
 
@@ -96,5 +110,9 @@ def _gateway(plan: Plan, settings: Settings) -> list[str]:
 
 
 def _escaped(word: str) -> str:
-    """systemd expands % and $ in values."""
-    return word.replace("%", "%%").replace("$", "$$")
+    """systemd expands % and, in commands, $."""
+    return _specifiers(word).replace("$", "$$")
+
+
+def _specifiers(word: str) -> str:
+    return word.replace("%", "%%")

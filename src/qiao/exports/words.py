@@ -30,6 +30,18 @@ def container_variables(plan: Plan) -> dict[str, str]:
     return {name: value for name, value in plan.environment.items() if name not in mig.VARIABLES}
 
 
+def model_folder(plan: Plan) -> str | None:
+    """The folder that a container needs for a model that lies here; None for one that is downloaded.
+
+    In the cache of Hugging Face's programs the files of a snapshot are links to the folder of all snapshots' files.
+    """
+    if not plan.model.is_local:
+        return None
+    path = plan.model.repository
+    parent, between, _ = path.rpartition("/snapshots/")
+    return parent if between and "/models--" in f"/{parent}" else path
+
+
 def engine_image(plan: Plan, given: str | None) -> str:
     """The container image of the engine."""
     return given or f"vllm/vllm-openai:v{version_text(plan.goal.version)}"

@@ -58,7 +58,7 @@ def search(request: Request) -> Found:
     tried: dict[str, Layouts] = {}
     fits: list[Fit] = []
     for model, cache_type in _attempts(request, gpu):
-        possible = layouts(model, nodes, gpus, gpu, request.goal.version)
+        possible = layouts(model, nodes, gpus, gpu, request.goal.version, data_parallel=request.data_parallel)
         tried.setdefault(model.repository, possible)
         fits += [try_fit(model, layout, gpu, request.goal, cache_type) for layout in possible.possible]
     if request.goal.preference != "quality":

@@ -37,12 +37,16 @@ class Layouts(msgspec.Struct, frozen=True, kw_only=True):
     rejected: tuple[tuple[Division, Rule], ...]
 
 
-def layouts(model: ModelFacts, nodes: int, gpus: int, gpu: Gpu, version: Version) -> Layouts:
+def layouts(
+    model: ModelFacts, nodes: int, gpus: int, gpu: Gpu, version: Version, *, data_parallel: bool = True
+) -> Layouts:
     """Every way for `nodes` computers of `gpus` GPUs each."""
     possible: list[Layout] = []
     rejected: dict[Division, Rule] = {}
     for used in _node_counts(nodes):
         for division in _divisions(model, used, gpus):
+            if division.data > 1 and not data_parallel:
+                continue
             rule = broken(model, division, gpu, version)
             if rule is not None:
                 rejected.setdefault(division, rule)

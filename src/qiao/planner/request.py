@@ -15,6 +15,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     * `models`: the same model in one or several precisions.
     * `wanted`: how the person named it.
     * `notes`: what has to be said about that name.
+    * `data_parallel`: whether one engine may run the model several times side by side; some starters cannot.
     * `since`: first engine version that knows the architecture, and where that was seen.
     """
 
@@ -23,4 +24,5 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     goal: Goal
     wanted: str
     notes: tuple[str, ...] = ()
+    data_parallel: bool = True
     since: tuple[tuple[int, ...], str] | None = None
