@@ -258,6 +258,7 @@ class FakeEngine:
         is_shown = behaviour.renders_tools or body.get("tool_choice") != "none"
         tools = body.get("tools") if is_shown and behaviour.template_has_tools else None
         record.prompt = render(body["messages"], tools, opening=opening, calls=behaviour.calls)
+        record.prompt += _reasoning_opened(body, behaviour)
         tokens = count(record.prompt)
         validation.check_length(tokens, behaviour.max_model_len)
         cached = self._cache.add(record.prompt) if behaviour.prefix_caching else 0
@@ -337,8 +338,7 @@ class FakeEngine:
             tools = body.get("tools") if behaviour.template_has_tools else None
             opening = body.get("add_generation_prompt", True)
             text = render(body["messages"], tools, opening=opening, calls=behaviour.calls)
-        if behaviour.opens_reasoning and body.get("add_generation_prompt", True):
-            text += "<think>\n"
+        text += _reasoning_opened(body, behaviour)
         number = count(text)
         answer = {
             "count": number,
@@ -408,6 +408,14 @@ class FakeEngine:
 
 def _json(status: int, body: Any) -> web.Response:
     return web.Response(status=status, text=compact(body), content_type="application/json")
+
+
+def _reasoning_opened(body: Mapping[str, Any], behaviour: Behaviour) -> str:
+    """What a template that opens the reasoning itself writes at the end of the prompt."""
+    if not behaviour.opens_reasoning or not body.get("add_generation_prompt", True):
+        return ""
+    thinks = (body.get("chat_template_kwargs") or {}).get("enable_thinking", True)
+    return "<think>\n" if thinks else "<think>\n\n</think>\n\n"
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -183,18 +183,18 @@ def test_a_forced_call_is_left_to_the_engine_where_no_tag_binds_it(mode: Any) ->
 @pytest.mark.parametrize(
     ("model", "mode", "found", "wanted"),
     [
-        ("Qwen3.5-35B-A3B", "default", None, "open"),
-        ("Qwen3.8-27B", "on", None, "open"),
-        ("Qwen3.6-35B-A3B", "off", None, "tag"),
+        ("Qwen3.5-35B-A3B", "default", True, "open"),
+        ("Qwen3.6-35B-A3B", "off", True, "tag"),
         ("Qwen3.6-35B-A3B", "on", False, "tag"),
-        ("deepseek-v3.1", "default", None, "tag"),
-        ("deepseek-v3.1", "on", None, "open"),
+        ("Qwen3.6-35B-A3B", "on", None, "tag"),
+        ("deepseek-v3.1", "default", True, "tag"),
+        ("deepseek-v3.1", "on", True, "open"),
         ("qwen3-235b", "on", None, "tag"),
         ("qwen3-235b", "on", True, "open"),
         ("Qwen3-30B-A3B-Thinking-2507", "default", None, "open"),
     ],
 )
 def test_a_template_that_opens_the_reasoning(model: str, mode: Any, found: bool | None, wanted: str) -> None:
-    """What a probe saw counts; where there was none, what is known of the family's template."""
+    """What a probe saw counts; where there was none, only a model that cannot but think is taken to be thinking."""
     prepared = prepare(conversation(thinking=Thinking(mode)), find(model), quirks=Quirks(opens_reasoning=found))
     assert prepared.reasoning == wanted

@@ -25,6 +25,7 @@ class Fragile(FakeEngine):
 
 
 async def found(engine: FakeEngine) -> Findings:
+    """Of its only model."""
     async with serving(engine) as url:
         upstream = OpenAIUpstream(url)
         try:
@@ -75,3 +76,18 @@ async def test_who_marks_the_reasoning(
         opens,
         leaves,
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "behaviour", "leaves"),
+    [
+        ("Qwen3.5-35B-A3B", Behaviour(server="ray", opens_reasoning=True), True),
+        ("Qwen3.5-35B-A3B", Behaviour(server="ray"), None),
+        ("qwen3-235b", Behaviour(server="ray", opens_reasoning=True), None),
+        ("Qwen3.5-35B-A3B", Behaviour(server="ray", opens_reasoning=True, swallows_text=True), False),
+    ],
+    ids=["its switch shows in the prompt", "the switch does not reach it", "not of this family", "the engine splits"],
+)
+async def test_a_prompt_that_cannot_be_seen(model: str, behaviour: Behaviour, leaves: bool | None) -> None:
+    """Thoughts that nothing marks would come as text, and an answer taken for thoughts would not come at all."""
+    assert (await found(FakeEngine({model: behaviour}))).leaves_reasoning_open is leaves

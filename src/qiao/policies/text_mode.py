@@ -99,9 +99,8 @@ def reads_reasoning(conversation: Conversation, profile: Profile, quirks: Quirks
     thinks = conversation.thinking.mode == "on" or (
         conversation.thinking.mode == "default" and profile.thinks_by_default
     )
-    opens = quirks.opens_reasoning and thinks
-    if quirks.opens_reasoning is None:
-        opens = profile.reasoning == "always" or (profile.opens_reasoning and thinks)
+    # Not by what is known of a family's template alone: behind a proxy that hides thoughts all of an answer is text.
+    opens = profile.reasoning == "always" if quirks.opens_reasoning is None else quirks.opens_reasoning and thinks
     return "open" if opens else "tag"
 
 

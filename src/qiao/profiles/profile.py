@@ -50,7 +50,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     * `reasoning`: "none" never reasons, "hybrid" can be switched, "always" cannot be stopped.
     * `thinking_kwarg`: the template variable that switches a hybrid.
     * `thinks_by_default`: what a hybrid does when the variable is absent.
-    * `opens_reasoning`: the template writes the opening tag of the reasoning itself, wherever the model is to think.
+    * `opens_reasoning`: the template writes the opening tag of the reasoning itself, wherever the model is to think;
+      for probes of servers that do not show their prompt.
     * `effort`: the effort words that the template takes, weakest first; anything else may make it raise.
       Empty: it takes none.
     * `resend`: what becomes of the reasoning of earlier turns by default: dropped, sent back, or sent back with

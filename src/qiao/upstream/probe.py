@@ -82,11 +82,11 @@ async def probe(client: Client, prefix: str, target: Target, profile: Profile) -
     template = await template_dialect(asker, bare, prompt)
     findings = msgspec.structs.replace(findings, template_dialect=template)
     if remedy is None or remedy.quirk != "no_tools":
-        findings = await _as_text(asker, asked, prompt, text_mode.dialect_of(profile, template), findings)
+        findings = await _as_text(asker, asked, prompt, profile, findings)
     return msgspec.structs.replace(findings, abilities=await abilities(asker, bare, prompt)), remedy
 
 
-async def _as_text(asker: Asker, asked: Conversation, prompt: Prompt, dialect: str, findings: Findings) -> Findings:
+async def _as_text(asker: Asker, asked: Conversation, prompt: Prompt, profile: Profile, findings: Findings) -> Findings:
     """What becomes of tools, reasoning and calls where no call is to be made, so that they are read from the text."""
     without_parser = msgspec.structs.replace(asked, tool_choice=ToolChoice(mode="none"), max_tokens=_ANSWER_TOKENS)
     said = await asker.chat(without_parser)
@@ -98,7 +98,10 @@ async def _as_text(asker: Asker, asked: Conversation, prompt: Prompt, dialect: s
         count = (await asker.chat(msgspec.structs.replace(asked, tools=()))).count("prompt_tokens")
     if with_tools and count:
         findings = msgspec.structs.replace(findings, renders_tools=with_tools > count)
+    if profile.opens_reasoning and findings.splits_reasoning is False and findings.opens_reasoning is None:
+        findings = await _opens(asker, without_parser, with_tools, findings)
     if asker.target.flavor == "vllm":
+        dialect = text_mode.dialect_of(profile, findings.template_dialect)
         findings = await _structure(asker, without_parser, dialect, findings)
     return findings
 
@@ -150,15 +153,33 @@ def _reasoning(said: Said, prompt: str | None, findings: Findings) -> Findings:
     )
 
 
-async def _structure(asker: Asker, asked: Conversation, dialect: str, findings: Findings) -> Findings:
-    """With what becomes of a call that a structural tag enforces."""
-    dialect = dialect if guided.can_guide(dialect) else text_mode.DEFAULT_DIALECT
-    structure = guided.must_call(dialect, (_TOOL,), refused=frozenset(), one=True, reasoning=None)
+async def _opens(asker: Asker, asked: Conversation, tokens: int, findings: Findings) -> Findings:
+    """Where the prompt cannot be seen, and the family's template opens the reasoning: whether this one does.
+
+    Such a template closes it again where thinking is switched off, in more `tokens`. As many say nothing: the switch
+    may not reach it, and then nobody knows whether there are thoughts.
+    """
+    said = await asker.chat(msgspec.structs.replace(asked, extras=_quiet(asked), max_tokens=1))
+    closes = tokens > 0 and said.count("prompt_tokens") > tokens
+    return msgspec.structs.replace(findings, opens_reasoning=True) if closes else findings
+
+
+def _quiet(asked: Conversation) -> dict[str, msgspec.Raw]:
+    """Its extras with thinking switched off."""
     extras = dict(asked.extras)
     if "chat_template_kwargs" in extras:
         switched = msgspec.json.decode(extras["chat_template_kwargs"], type=dict[str, bool])
         extras["chat_template_kwargs"] = msgspec.Raw(msgspec.json.encode(dict.fromkeys(switched, False)))
-    said = await asker.chat(msgspec.structs.replace(asked, structure=structure, extras=extras, max_tokens=_CALL_TOKENS))
+    return extras
+
+
+async def _structure(asker: Asker, asked: Conversation, dialect: str, findings: Findings) -> Findings:
+    """With what becomes of a call that a structural tag enforces."""
+    dialect = dialect if guided.can_guide(dialect) else text_mode.DEFAULT_DIALECT
+    structure = guided.must_call(dialect, (_TOOL,), refused=frozenset(), one=True, reasoning=None)
+    said = await asker.chat(
+        msgspec.structs.replace(asked, structure=structure, extras=_quiet(asked), max_tokens=_CALL_TOKENS)
+    )
     if said.status != 200:
         return msgspec.structs.replace(findings, structural_tags=False if said.is_refused else None)
     message = said.message
