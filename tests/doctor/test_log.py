@@ -172,3 +172,17 @@ def test_refusals_without_a_reason() -> None:
 @pytest.mark.parametrize("text", ["", "\n\n", "\x00\xff", "model_list:", "{" * 5_000])
 def test_any_file_is_read(text: str) -> None:
     assert of_file("x", text)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "pip install vllm>=0.7.0\n",
+        "vllm \\\n  serve Qwen/Qwen3-235B-A22B-Instruct\n",
+        "vllm serve Qwen/Qwen3-8B -q fp8\n",
+    ],
+)
+def test_start_scripts_are_told_from_logs(script: str) -> None:
+    found = of_file("start.sh", script)
+    assert "problem" in {each.grade for each in found}
+    assert all(name.startswith("start_script.") for name in names(found))

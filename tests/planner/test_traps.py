@@ -287,7 +287,45 @@ def test_what_a_plan_writes_has_no_fault() -> None:
     assert review(" ".join(a_plan(gpus="8xH100", model="qwen3-32b", window=131_072).command)) == ()
 
 
-@pytest.mark.parametrize("text", ["", "#", "--model", "vllm serve", "echo hello\n" * 3, "--max-model-len x"])
+COMPLETE = "--enable-prompt-tokens-details --enable-auto-tool-choice --tool-call-parser hermes"
+INSTRUCT = "Qwen/Qwen3-235B-A22B-Instruct-2507"
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (f"vllm serve \\\n  Qwen/Qwen3-235B-A22B-Instruct \\\n  {COMPLETE}", {2: "no_such_repository"}),
+        (f"vllm serve {INSTRUCT} {COMPLETE} \\\n  --quantization \\\n  fp8", {2: "online_quantisation"}),
+        (f"vllm serve {INSTRUCT} -tp 4 -q fp8 {COMPLETE}", {1: "online_quantisation"}),
+        (f"vllm serve {INSTRUCT} {COMPLETE} \\\n --max_model_len 16384", {2: "small_window"}),
+        (f"vllm serve {INSTRUCT} {COMPLETE} --max_model_len=16384", {1: "small_window"}),
+        (f"vllm serve --port 8000 Qwen/Qwen3-235B-A22B-Instruct {COMPLETE}", {1: "no_such_repository"}),
+        (f"vllm serve --enable-prefix-caching Qwen/Qwen3-235B-A22B-Instruct {COMPLETE}", {1: "no_such_repository"}),
+        (f"vllm serve --api-key 'a b' \"Qwen/Qwen3-235B-A22B-Instruct\" {COMPLETE}", {1: "no_such_repository"}),
+        (f"cd /x && /opt/bin/vllm serve Qwen/Qwen3-235B-A22B-Instruct {COMPLETE} &", {1: "no_such_repository"}),
+        (f"vllm serve {INSTRUCT} {COMPLETE} --no-enable-prefix-caching", {1: "prefix_caching_off"}),
+        (f"vllm serve {INSTRUCT}-FP8 {COMPLETE} \\\n  -tp 8", {2: "fp8_blocks"}),
+        (f"vllm serve {INSTRUCT}-FP8 {COMPLETE} --tensor_parallel_size 4 -dp 2", {1: "fp8_blocks"}),
+        (f"vllm serve {INSTRUCT}-FP8 {COMPLETE} -tp 8 -ep", {}),
+        (f"vllm serve {INSTRUCT}-FP8 {COMPLETE} -tp 4", {}),
+        (f"vllm serve {INSTRUCT} {COMPLETE} -tp 8", {}),
+        (f"docker run vllm/vllm-openai:v0.11.2 --model {INSTRUCT}-FP8 {COMPLETE} -tp 8", {1: "fp8_blocks"}),
+        (f"pip install vllm>=0.7.0\nvllm serve {INSTRUCT} {COMPLETE}", {1: "unquoted_version"}),
+        (f"uv pip install -U vllm<1 --torch-backend=auto\nvllm serve {INSTRUCT} {COMPLETE}", {1: "unquoted_version"}),
+        (f"pip install 'vllm>=0.7.0' \"x<2\" > log.txt\nvllm serve {INSTRUCT} {COMPLETE}", {}),
+        (f"ExecStart=/bin/bash -c 'vllm serve {INSTRUCT}-FP8 {COMPLETE} -tp 8'", {1: "fp8_blocks"}),
+        (f"wsl -- vllm serve {INSTRUCT}-FP8 {COMPLETE} -tp 8", {1: "fp8_blocks"}),
+        (f"grep -q fp8 x; vllm serve {INSTRUCT} {COMPLETE}", {}),
+    ],
+)
+def test_scripts_as_people_write_them(script: str, expected: dict[int, str]) -> None:
+    assert {fault.line: fault.code for fault in review(script)} == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "#", "--model", "'", '-tp "', "vllm serve -tp x -dp y", "vllm serve", "echo hello\n" * 3, "--max-model-len x"],
+)
 def test_any_script_can_be_read(text: str) -> None:
     assert isinstance(review(text), tuple)
 

@@ -14,7 +14,9 @@ from qiao.policies.log_rule import Severity
 
 _GRADES: dict[Severity, Grade] = {"fatal": "problem", "refused": "problem", "warning": "warning", "echo": "problem"}
 _LITELLM_FILE = re.compile(r"^model_list\s*:", re.MULTILINE)
-_SCRIPT = re.compile(r"vllm\s+serve\b|vllm\.entrypoints\.openai\.api_server")
+_SCRIPT = re.compile(
+    r"vllm[\s\\`]+serve\b|vllm\.entrypoints\.openai\.api_server|^\s*(?:uv\s+)?pip3?\s+install\b.*\bvllm\b", re.MULTILINE
+)
 _LOG_LINE = re.compile(r"^(?:\(.*pid=\d+\)\s*)?(?:INFO|WARNING|ERROR)[ :]", re.MULTILINE)
 
 LOOKS_FOR = (

@@ -11,12 +11,28 @@ from qiao import profiles
 from qiao.errors import ConfigurationError
 from qiao.planner import catalogue, vllm
 from qiao.planner.model import ModelFacts
-from qiao.planner.weights import bf16_bytes
+from qiao.planner.shapes import REFINES_SINCE, needs_finer_scales
+from qiao.planner.vllm import version_text
+from qiao.planner.weights import Division, bf16_bytes
 from qiao.profiles.claude_code import FIRST_REQUEST_WORDS, USEFUL_WINDOW
 
 _GIB = 2**30
-_FLAG = re.compile(r"(?<!\S)(--[a-z][a-z0-9-]*)(?:[=\s]+(?!--)([^\s`\\|;&]+))?")
-_SERVE = re.compile(r"vllm\s+serve\s+([^\s`\\-][^\s`\\]*)")
+# A word of a shell: quoted parts and all.
+_WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"';|&])+|[;|&]+""")
+_END = re.compile(r"[;|&]+")
+_SERVER = re.compile(r"vllm\.entrypoints\.openai\.api_server|(?:^|/)vllm/vllm-openai\b")
+# These take no value: what follows them may be the model.
+_SWITCH = re.compile(r"--(?:enable|disable|no|trust|enforce|return|async|headless)(?:-|$)")
+_SHORT = {
+    "-tp": "--tensor-parallel-size",
+    "-pp": "--pipeline-parallel-size",
+    "-dp": "--data-parallel-size",
+    "-ep": "--enable-expert-parallel",
+    "-q": "--quantization",
+    "-n": "--nnodes",
+    "-r": "--node-rank",
+}
+_UNQUOTED = re.compile(r"\bpip3?\s+install\b[^;|&#]*?\s(?P<word>[\w.\[\],-]+[<>]=?[\w.*]+)")
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,17 +61,68 @@ def review(text: str) -> tuple[Fault, ...]:
 def _read(text: str) -> _Script:
     lines = tuple(text.splitlines())
     flags: dict[str, tuple[int, str]] = {}
-    for number, line in enumerate(lines, 1):
-        if line.lstrip().startswith("#"):
-            continue
-        served = _SERVE.search(line)
-        if served is not None:
-            flags["--model"] = (number, served[1])
-        for found in _FLAG.finditer(line):
-            flags[found[1]] = (number, (found[2] or "").strip("\"'"))
+    for command in _commands(lines):
+        flags.update(_flags(command))
     name = flags.get("--model", (0, ""))[1] or None
     model, notes = _model(name)
     return _Script(lines, flags, model, name, notes)
+
+
+def _commands(lines: tuple[str, ...]) -> Iterator[list[tuple[int, str]]]:
+    """The words of each command with their lines. A line goes on where it ends in the mark of any shell."""
+    words: list[tuple[int, str]] = []
+    for number, line in enumerate(lines, 1):
+        if line.lstrip().startswith("#"):
+            continue
+        bare = line.rstrip()
+        goes_on = bare.endswith(("\\", "`"))
+        for word in _words(bare.rstrip("\\`")):
+            if _END.fullmatch(word):
+                yield words
+                words = []
+            else:
+                words.append((number, word))
+        if not goes_on:
+            yield words
+            words = []
+    yield words
+
+
+def _words(text: str) -> Iterator[str]:
+    """The words of a line; those of a whole command in quotes (`bash -c "vllm serve …"`) as well."""
+    for found in _WORD.finditer(text):
+        word = found[0].strip("\"'")
+        if word != found[0] and re.search(r"\s--?\w", word):
+            yield from _words(word)
+        else:
+            yield word
+
+
+def _flags(command: list[tuple[int, str]]) -> dict[str, tuple[int, str]]:
+    """Long names of flags, with dashes, and their values; the model that `vllm serve` is given as --model."""
+    words = [word for _, word in command]
+    serve = next((at for at in range(1, len(words)) if words[at] == "serve" and words[at - 1].endswith("vllm")), None)
+    is_engine = serve is not None or any(_SERVER.search(word) for word in words)
+    found: dict[str, tuple[int, str]] = {}
+    at = 0
+    while at < len(command):
+        number, word = command[at]
+        at += 1
+        if not (word.startswith("--") or (is_engine and word.partition("=")[0] in _SHORT)):
+            if serve is not None and at - 1 > serve and not word.startswith("-"):
+                found.setdefault("--model", (number, word))
+            continue
+        name, has_value, value = word.partition("=")
+        name = _SHORT.get(name, name).replace("_", "-")
+        if not has_value and not _SWITCH.match(name) and at < len(command) and not _is_flag(command[at][1]):
+            value = command[at][1]
+            at += 1
+        found[name] = (number, value.strip("\"'"))
+    return found
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and not word.lstrip("-").isdigit()
 
 
 def _model(name: str | None) -> tuple[ModelFacts | None, tuple[str, ...]]:
@@ -72,7 +139,10 @@ def _model(name: str | None) -> tuple[ModelFacts | None, tuple[str, ...]]:
 
 def _faults(script: _Script) -> Iterator[Fault]:
     yield from _continuations(script)
+    yield from _unquoted(script)
     yield from _about_model(script)
+    yield from _blocks(script)
+    yield from _cache(script)
     yield from _parsers(script)
     yield from _window(script)
     if "--trust-remote-code" in script.flags and script.model is not None and not script.model.remote_code:
@@ -110,6 +180,52 @@ def _continuations(script: _Script) -> Iterator[Fault]:
             text=f"The line ends in {mark}, which does not go on in {shell}: the command stops here, and the next line "
             "is an error.",
             mend="End each line alike: ` in PowerShell, \\ in bash. `qiao export powershell` writes one that runs.",
+        )
+
+
+def _unquoted(script: _Script) -> Iterator[Fault]:
+    for number, line in enumerate(script.lines, 1):
+        bare = re.sub(r"\"[^\"]*\"|'[^']*'", " ", line)
+        if not bare.lstrip().startswith("#") and (found := _UNQUOTED.search(bare)):
+            name, file = re.split(r"[<>]", found["word"], maxsplit=1)
+            yield Fault(
+                line=number,
+                code="unquoted_version",
+                text=f"The shell takes {found['word'][len(name)]} for a redirection: pip sees {name} alone, and a file "
+                f"is named {file}.",
+                mend=f"Quote it: '{found['word']}'.",
+            )
+
+
+def _blocks(script: _Script) -> Iterator[Fault]:
+    """Experts in FP8 blocks, cut into pieces that are no whole blocks (vllm#17569)."""
+    tensor = script.flags.get("--tensor-parallel-size")
+    if tensor is None or script.model is None or script.model.experts is None or not tensor[1].isdigit():
+        return
+    data = script.flags.get("--data-parallel-size", (0, "1"))[1]
+    division = Division(tensor=max(int(tensor[1]), 1), data=max(int(data), 1) if data.isdigit() else 1)
+    if "--enable-expert-parallel" in script.flags or not needs_finer_scales(script.model, division):
+        return
+    cut = division.tensor * division.data
+    width = script.model.experts.width
+    yield Fault(
+        line=tensor[0],
+        code="fp8_blocks",
+        text=f"Experts of width {width} over {cut} GPUs are {width / cut:g} wide each, no whole number of FP8 blocks "
+        f"of {(script.model.quantisation.block or (0,))[0]}: vLLM before {version_text(REFINES_SINCE)}, and later "
+        "ones on GPUs without FP8 arithmetic, stop at load.",
+        mend="Add --enable-expert-parallel, which keeps each expert whole, or use fewer GPUs for one engine.",
+    )
+
+
+def _cache(script: _Script) -> Iterator[Fault]:
+    off = script.flags.get("--no-enable-prefix-caching")
+    if off is not None:
+        yield Fault(
+            line=off[0],
+            code="prefix_caching_off",
+            text="Without prefix caching each turn of a session computes the whole conversation anew.",
+            mend="Write --enable-prefix-caching.",
         )
 
 

@@ -16,8 +16,8 @@ from qiao.planner.weights import Division
 
 Version = tuple[int, ...]
 
-# Since then the engine divides the scales of a block further, where the kernel can read the finer ones.
-_REFINES_SINCE: Version = (0, 29)
+REFINES_SINCE: Version = (0, 29)
+"""Since then the engine divides the scales of a block further, where the kernel can read the finer ones."""
 _SMALLEST_REFINED = 32
 
 BLOCK_SOURCE = "vllm#17569; vLLM, quantization/utils/fp8_utils.py"
@@ -169,7 +169,7 @@ def needs_finer_scales(model: ModelFacts, division: Division) -> bool:
 
 def refines(model: ModelFacts, division: Division, gpu: Gpu, version: Version) -> bool:
     """Whether the engine gets round an expert width that is no multiple of the block, by finer scales."""
-    if version < _REFINES_SINCE or not gpu.fp8_arithmetic or model.experts is None or model.quantisation.block is None:
+    if version < REFINES_SINCE or not gpu.fp8_arithmetic or model.experts is None or model.quantisation.block is None:
         return False
     width = model.experts.width // (division.tensor * division.data)
     return math.gcd(*model.quantisation.block, width, model.hidden) >= _SMALLEST_REFINED
