@@ -47,6 +47,8 @@ def close(text: str, *, schema: object = None, cut: bool = False, mend: bool = T
         ('{"a": "C:\\dir\\ü"}', {"a": "C:\\dir\\ü"}, ["bad_escape"]),
         ('{"a": "\\ud83c"}', {"a": "�"}, ["bad_escape"]),
         ('{"a": 007, "b": +5, "c": .5}', {"a": 7, "b": 5, "c": 0.5}, ["bad_number"]),
+        ('{"a": """x\ny "z\\n" w""", "b": 1}', {"a": 'x\ny "z\n" w', "b": 1}, ["triple_quotes"]),
+        ("{'a': '''it's'''}", {"a": "it's"}, ["single_quotes", "triple_quotes"]),
         ('```json\n{"a": 1}\n```', {"a": 1}, ["code_fence"]),
         ('{"a": ```json\n{"b": 1}\n```, "c": 2}', {"a": {"b": 1}, "c": 2}, ["code_fence"]),
         ('"{\\"a\\": 1}"', {"a": 1}, ["string_arguments"]),
@@ -72,11 +74,14 @@ def test_slips_are_mended_and_named(text: str, value: object, repairs: list[str]
         ('{"command": "x = ["a", "b", "it\'s\\n"]"}', 'x = ["a", "b", "it\'s\n"]'),
         ('{"command": "f("a", "b", 3)"}', 'f("a", "b", 3)'),
         ('{"command": "' + 'x("a", "b") ' * 200 + '"}', 'x("a", "b") ' * 200),
+        ('{"command": "x = "a" + "b""}', 'x = "a" + "b"'),
         # Keys whose colon or value is missing make no value.
         ('{"command": "ls", "description"}', None),
         ('{"command": "ls", "description", "timeout": 5}', None),
         ('{"command": "ls", "description" "List"}', None),
         ('{"command": "ls", "description",}', None),
+        # A sum is no value that anybody has written.
+        ('{"command": "a" + "b"}', None),
     ],
 )
 def test_a_quote_that_was_not_escaped_stays_in_its_string(text: str, value: str | None) -> None:

@@ -102,3 +102,17 @@ def test_a_complete_call_before_a_stop_string_is_a_call() -> None:
     assert out[-1] == Finished("tool_calls")
     out, _ = run(*call("f", '{"a": "x'), Finished("stop_sequence", "END"))
     assert out[-1] == Finished("stop_sequence", "END")
+
+
+@pytest.mark.parametrize("rest", [', "id": "x"', ', "name": "nope"}', ',"type":"function","id":1 }\n', ","])
+def test_what_an_engine_takes_along_of_the_object_round_the_arguments_is_no_text(rest: str) -> None:
+    out, sequencer = run(*call("nope", '{"a": 1}' + rest), Finished("tool_calls"))
+    assert fold(out).blocks == (CallBlock("c0", "nope", '{"a": 1}'),)
+    assert sequencer.repairs == [("nope", "trailing_members")]
+
+
+@pytest.mark.parametrize("rest", ['"id": "x"', ', "note": "x"', ", and so on", ', "id": {'])
+def test_other_words_behind_the_arguments_are_text(rest: str) -> None:
+    out, sequencer = run(*call("nope", '{"a": 1} ' + rest), Finished("tool_calls"))
+    assert fold(out).blocks[1:] == (TextBlock(rest),)
+    assert sequencer.repairs == [("nope", "trailing_text")]

@@ -37,6 +37,10 @@ ENVELOPES = (
     '{"name": "get-weather", "parameters": {"city": "P"',
     '{"name": "nope", "arguments": {"a": 1,}}',
     '[{"name":"f","arguments":{}}',
+    '{"name": "f", "arguments": {"a": "x"}{"a": "y"}}',
+    '{"name": "f", "arguments": {"a": "print("x", "y")", "n": "5"}}',
+    '{"name": "f", "arguments": {"a": """x "y" """}},',
+    '{"name": "f", "arguments": {"a": "x" + "y"}}',
 )
 COMMON = (
     *(
@@ -60,6 +64,9 @@ COMMON = (
         "\\u12",
         "5",
         "null",
+        '", "',
+        '"""',
+        '" + "',
     ),
     *("\n", "\r\n", " ", "\u2028", "hello ", "é🎉", "<", "</", "f", "f\n", '"a": "b"', '"name": "f"', "a", "n", "x"),
     *("```", "\n```json\n", "```\n", "`", "~~~\n"),

@@ -23,6 +23,8 @@ _SHORT_STRING = re.compile(r"""(["'])[^"'\\\n]{0,64}\1[ \t\n\r]{0,16}""")
 _SHORT_STRING_BEGUN = re.compile(r"""["'][^"'\\\n]{0,64}\Z""")
 _MEMBER = re.compile(r"""(?:"(?:[^"\\\n]|\\.){0,64}"|'(?:[^'\\\n]|\\.){0,64}')[ \t\n\r]{0,16}""")
 _MEMBER_BEGUN = re.compile(r"""(?:"(?:[^"\\\n]|\\.){0,64}|'(?:[^'\\\n]|\\.){0,64})\\?\Z""")
+_JOINED = re.compile(r"""["'][ \t\n\r]{0,16}\+[ \t\n\r]{0,16}["']""")
+_JOINED_BEGUN = re.compile(r"""["'][ \t\n\r]{0,16}(?:\+[ \t\n\r]{0,16})?\Z""")
 _LONGEST_LITERAL = 16
 _FARTHEST = 256
 
@@ -137,6 +139,13 @@ class Quotes:
             if text[place] not in "\"'":
                 return text[place] in self._closing
         return False
+
+
+def is_joined(text: str, position: int, *, is_final: bool) -> bool | None:
+    """Whether the quote at `position` ends the first part of `"a" + "b"`. None: more text is needed."""
+    if _JOINED.match(text, position):
+        return True
+    return None if not is_final and _JOINED_BEGUN.match(text, position) else False
 
 
 def _before_quote(text: str, position: int, *, in_array: bool, is_final: bool) -> bool | None:

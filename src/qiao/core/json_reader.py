@@ -5,8 +5,8 @@ value, an unfinished number, a quote of which it is not yet clear that it ends i
 has to be taken back. What a model commonly writes wrong is mended on the way and each mend is named in `repairs`:
 `trailing_comma`, `extra_comma`, `missing_comma`, `missing_colon`, `missing_bracket`, `extra_bracket`,
 `doubled_braces`, `raw_control_character`, `single_quotes`, `unescaped_quote`, `unquoted_key`, `python_literal`,
-`bad_escape`, `bad_number`, `code_fence` (round a value). An unclosed string and a key without a value are not mended:
-that would invent a value.
+`bad_escape`, `bad_number`, `triple_quotes`, `code_fence` (round a value). An unclosed string, a key without a value and
+a sum of strings are not mended: that would invent a value.
 
 Valid JSON passes byte for byte. Strings are skipped by one regular expression, look-ahead is bounded, and no text is
 read twice, so the work is proportional to what comes in.
@@ -19,7 +19,7 @@ import re
 from collections.abc import Collection
 from typing import Literal, Protocol
 
-from qiao.core.json_lexemes import SCALAR, SPACES, WHITESPACE, Quotes, read_scalar, starts_with_any
+from qiao.core.json_lexemes import SCALAR, SPACES, WHITESPACE, Quotes, is_joined, read_scalar, starts_with_any
 
 # As much of a string as needs no thought: plain characters and plain escapes.
 _PLAIN = {
@@ -93,6 +93,7 @@ class ObjectReader:
         self._key_text: list[str] = []
         self._pending = ""
         self._quote = '"'
+        self._inner_quotes = 0
         self._is_final = False
 
     @property
@@ -141,6 +142,11 @@ class ObjectReader:
             self._pop()
         self._outcome = "done"
         return True
+
+    @property
+    def is_broken(self) -> bool:
+        """Something stands in it that is no JSON and no known slip."""
+        return self._outcome == "broken"
 
     def abandon(self) -> None:
         """Read no further: the observer has seen that this is not what it looks for."""
@@ -230,11 +236,7 @@ class ObjectReader:
     def _value(self, text: str, position: int) -> int:
         character = text[position]
         if character in "\"'":
-            self._begin("string")
-            self._open_string(character)
-            self.out.append('"')
-            self._state = "in_string"
-            return position + 1
+            return self._open_value_string(text, position)
         if character == "{":
             self._begin("object")
             self.out.append("{")
@@ -263,6 +265,21 @@ class ObjectReader:
             self._end()
             return position
         return self._break(position)
+
+    def _open_value_string(self, text: str, position: int) -> int:
+        quote = text[position]
+        if self._mend:
+            tripled = starts_with_any(text, position, (quote * 3,), is_final=self._is_final)
+            if tripled is None:
+                return self._wait(text, position)
+            if tripled:
+                self._note("triple_quotes")
+                quote *= 3
+        self._begin("string")
+        self._open_string(quote)
+        self.out.append('"')
+        self._state = "in_string"
+        return position + len(quote)
 
     def _open_fence(self, text: str, position: int) -> int:
         found = _FENCE_LINE.match(text, position)
@@ -301,19 +318,20 @@ class ObjectReader:
         return self._break(position)
 
     def _string(self, text: str, position: int, target: list[str]) -> int:
-        plain = _PLAIN[self._quote].match(text, position)
+        plain = _PLAIN[self._quote[0]].match(text, position)
         if plain is not None:
             target.append(plain.group())
             return plain.end()
         character = text[position]
         if character == "\\":
             return self._escape(text, position, target)
-        if character == self._quote:
+        if character == self._quote[0]:
             return self._quote_in_string(text, position, target)
         if character == '"':  # only inside single quotes
             target.append('\\"')
             return position + 1
-        self._note("raw_control_character")
+        if len(self._quote) == 1:
+            self._note("raw_control_character")
         target.append(json.dumps(character)[1:-1])
         return position + 1
 
@@ -323,20 +341,29 @@ class ObjectReader:
             self._state = "colon"
             return position + 1
         ends: bool | None = True
-        if self._quotes is not None:
+        if len(self._quote) > 1:
+            ends = starts_with_any(text, position, (self._quote,), is_final=self._is_final)
+        elif self._quotes is not None:
+            joined = self._inner_quotes % 2 == 0 and is_joined(text, position, is_final=self._is_final)
+            if joined:
+                return self._break(position)
             in_array = self._stack[-1] == "]"
             ends = self._quotes.end_string(
                 text, position, in_array=in_array, arrays=self._arrays, is_final=self._is_final
             )
+            if joined is None:
+                ends = None
         if ends is None:
             return self._wait(text, position)
         if ends:
             target.append('"')
             self._state = "after_value"
             self._end()
-        else:
+            return position + len(self._quote)
+        if len(self._quote) == 1:
             self._note("unescaped_quote")
-            target.append('\\"' if self._quote == '"' else self._quote)
+            self._inner_quotes += 1
+        target.append('\\"' if self._quote[0] == '"' else "'")
         return position + 1
 
     def _escape(self, text: str, position: int, target: list[str]) -> int:
@@ -400,6 +427,7 @@ class ObjectReader:
         if quote == "'":
             self._note("single_quotes")
         self._quote = quote
+        self._inner_quotes = 0
         self._key_text = []
 
     def _ends_keywords(self, character: str) -> bool:

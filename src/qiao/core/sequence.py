@@ -25,6 +25,7 @@ from qiao.core.events import (
     ToolCallStarted,
     UsageSeen,
 )
+from qiao.core.json_lexemes import WHITESPACE
 from qiao.core.repair import near_name
 from qiao.core.shape import read_shape
 
@@ -32,6 +33,9 @@ _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 CUT_REASONS = frozenset({"length", "context", "stop_sequence", "content_filter"})
 """Finish reasons that may have cut a call in two."""
+
+
+_ENVELOPE_KEYS = frozenset({"name", "id", "type", "index"})
 
 
 class _Call:
@@ -242,7 +246,9 @@ class Sequencer:
             raw = f"\n{words}" if call.follows_text else words
         out.append(ToolCallEnded(call.index, complete=is_complete, raw=raw))
         leftover = closed.leftover.strip()
-        if leftover:
+        if leftover and self._repair and _is_rest_of_envelope(leftover):
+            self.repairs.append((call.name, "trailing_members"))
+        elif leftover:
             self.repairs.append((call.name, "trailing_text"))
             self._text(TextAdded(leftover), out)
 
@@ -292,6 +298,15 @@ class Sequencer:
             candidate = f"{candidate}_{number}"
         self._ids.add(candidate)
         return candidate
+
+
+def _is_rest_of_envelope(text: str) -> bool:
+    """An engine took the arguments out of `{"name": …, "arguments": {…}, "id": "x"}` and what follows them along."""
+    try:
+        members = json.loads("{" + text.removeprefix(",").rstrip("}" + WHITESPACE) + "}")
+    except (ValueError, RecursionError):
+        return False
+    return text.startswith(",") and all(key in _ENVELOPE_KEYS for key in members)
 
 
 def as_text(name: str, arguments: str, *, closed: bool) -> str:

@@ -132,6 +132,7 @@ HELD = (
     "{",
     '<tool_call>{"name": "Write", "arguments": {"a": "',
 )
+INSIDE = ('"a", ', '", "', '"a", "b\\', '"""', '" + ', "}}{", '"a" "b", ', "\\")
 
 
 @pytest.mark.parametrize("name", ["hermes", "qwen3_coder", "glm45", "mistral", "kimi_k2", "json", "pythonic"])
@@ -140,6 +141,18 @@ def test_text_made_to_be_held_back_costs_no_more(name: str, unit: str) -> None:
     def work(characters: int) -> None:
         pipeline = Pipeline(name)
         for character in unit * (characters // len(unit)):
+            pipeline.feed(TextAdded(character))
+        pipeline.feed(Finished("stop"))
+
+    assert seconds(lambda: work(16_000)) < 60 * seconds(lambda: work(1_000), times=3) + 0.05
+
+
+@pytest.mark.parametrize("unit", INSIDE)
+@pytest.mark.parametrize("opening", ['{"content": "x', '{"path": "a"}{"content": "x'])
+def test_a_string_made_to_be_doubted_costs_no_more(opening: str, unit: str) -> None:
+    def work(characters: int) -> None:
+        pipeline = Pipeline("hermes")
+        for character in f'<tool_call>{{"name": "Write", "arguments": {opening}' + unit * (characters // len(unit)):
             pipeline.feed(TextAdded(character))
         pipeline.feed(Finished("stop"))
 

@@ -176,6 +176,10 @@ class Dialect(ABC):
         self._call = _Call(streams=streams, notes=list(notes))
         self._state = self._in_body
 
+    def mend_broken(self) -> str | None:
+        """The name of the mend if the body that broke is a call all the same; `after` reads what stands behind it."""
+        return None
+
     def note(self, repair: str) -> None:
         """A mend that concerns the call that is open, or the one before."""
         if self._call is not None:
@@ -266,6 +270,9 @@ class Dialect(ABC):
         """The body has come to its end, or what follows is none of it."""
         is_complete = body.close()
         self._advance(body, call)
+        if not is_complete and self.mend and call.is_declared and (repair := self.mend_broken()) is not None:
+            call.notes.append(repair)
+            is_complete = True
         self._body = None
         self._state = self.after
         if not is_complete or (call.is_mended and not (self.mend and call.is_declared)):

@@ -113,6 +113,7 @@ class Envelope:
         self._value: list[str] = []
         self._member: Literal["name", "arguments", "text_arguments", "other"] = "other"
         self._has_arguments = False
+        self._is_whole = False
         self._is_call = True
 
     @property
@@ -122,6 +123,13 @@ class Envelope:
     @property
     def has_arguments(self) -> bool:
         return self._has_arguments
+
+    @property
+    def broke_behind_arguments(self) -> bool:
+        """Name and arguments are complete; what is no JSON stands behind them."""
+        # A quote that was guessed to end a string may have ended the arguments too early.
+        is_certain = "unescaped_quote" not in self._reader.repairs
+        return self._reader.is_broken and self._is_call and self.name is not None and self._is_whole and is_certain
 
     def feed(self, text: str) -> str | None:
         rest = self._reader.feed(text)
@@ -164,6 +172,8 @@ class Envelope:
         match self._member:
             case "name":
                 self._end_name(json.loads("".join(self._value)))
+            case "arguments":
+                self._is_whole = True
             case "text_arguments":
                 self._end_text_arguments(json.loads("".join(self._value)))
             case _:

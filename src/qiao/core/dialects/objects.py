@@ -11,7 +11,8 @@ from collections.abc import Callable
 from qiao.core.conversation import Tool
 from qiao.core.dialects.base import Dialect
 from qiao.core.dialects.bodies import Envelope
-from qiao.core.json_lexemes import WHITESPACE
+from qiao.core.json_lexemes import WHITESPACE, starts_with_any
+from qiao.core.tags import Tags
 
 FENCE = "```"
 _FENCE_LINE = re.compile(r"```[\w-]{0,32}[ \t]{0,8}\r?\n")
@@ -28,6 +29,9 @@ class ObjectsDialect(Dialect):
         super().__init__(tools, repair=repair)
         self.is_fenced = False
         self._in_array = False
+        self._end_tags = Tags(self.terminators)
+        self._broke = False
+        self._left_behind: list[str] = []
         self._accepts: Callable[[str], bool] | None = None
 
     def open_objects(self, accepts: Callable[[str], bool] | None = None) -> None:
@@ -66,6 +70,16 @@ class ObjectsDialect(Dialect):
         rest = text.lstrip(WHITESPACE)
         self.skip(text[: len(text) - len(rest)])
         return rest
+
+    def mend_broken(self) -> str | None:
+        """Of an object that broke behind its arguments those count, as if it had ended there; the rest is text."""
+        body = self._body
+        if not (isinstance(body, Envelope) and body.broke_behind_arguments and self.terminators):
+            return None
+        if self._accepts is not None:
+            return None
+        self._broke = True
+        return "missing_bracket"
 
     # -- states ---------------------------------------------------------------------------------------------------
 
@@ -114,6 +128,8 @@ class ObjectsDialect(Dialect):
         self.begin(envelope, notes=notes)
 
     def after(self, text: str) -> str:
+        if self._broke:
+            return self._after_break(text)
         rest = self.skip_space(text)
         match rest[:1]:
             case "":
@@ -138,14 +154,50 @@ class ObjectsDialect(Dialect):
                 return self.after_otherwise(rest)
 
     def _after_comma(self, text: str) -> str:
-        """Between two objects, a comma is layout."""
+        """Between two objects, or behind the last one, a comma is layout."""
         rest = text[1:].lstrip(WHITESPACE)
-        if not rest and len(text) < _LONGEST_GAP and not self.is_final:
+        gap = len(text) - len(rest)
+        if gap > _LONGEST_GAP:
+            return self.leave(text)
+        if not rest and not self.is_final:
             return self.wait(text)
         if rest[:1] != "{":
-            return self.leave(text)
-        self.skip(text[: len(text) - len(rest)])
+            ends = self.mend and self._ends_at(rest)
+            if ends is None:
+                return self.wait(text)
+            if not ends:
+                return self.leave(text)
+            self.note("trailing_comma")
+        self.skip(text[:gap])
         return rest
+
+    def _ends_at(self, text: str) -> bool | None:
+        """What holds the objects ends here. None: that is not known yet."""
+        if not text or (self._in_array and text[0] == "]"):
+            return True
+        ends = (*self.terminators, FENCE) if self.is_fenced else self.terminators
+        return starts_with_any(text, 0, ends, is_final=self.is_final)
+
+    def _after_break(self, text: str) -> str:
+        """Whether the call that broke was closed; what stands before that is held: it comes behind the call."""
+        found = self._end_tags.search(text)
+        if found is None:
+            keep = 0 if self.is_final else self._end_tags.partial(text)
+            self._left_behind.append(text[: len(text) - keep])
+            return self.wait(text[len(text) - keep :])
+        self._left_behind.append(text[: found.start()])
+        self.confirm()
+        self._say_behind()
+        return text[found.start() :]
+
+    def _say_behind(self) -> None:
+        self._broke = False
+        self.say("".join(self._left_behind))
+        self._left_behind.clear()
+
+    def _end(self, cut: bool) -> None:
+        super()._end(cut)
+        self._say_behind()
 
     def _after_fence(self, text: str) -> str:
         if text.startswith(FENCE):
