@@ -29,6 +29,7 @@ GRACE = 1.0
 as long whenever one came back, also too late: clients wait longer from time to time."""
 
 MOST_GRACE = 8.0
+"""For one that came back three times: Claude Code asks again after 0.5, 1, 2, 4, 9 s, and each grace is twice that."""
 
 GRACE_AFTER = 2.0
 """Seconds of waiting before which no client loses its patience: who leaves earlier has cancelled."""
