@@ -25,6 +25,7 @@ from jsonschema import Draft202012Validator
 
 from qiao.core.anthropic.grammar import Checker
 from tests.integration.test_embedded_engine import SCHEMAS, TOOLS
+from tests.support import sdk
 from tests.support.background import Background
 from tests.support.claude_code import ClaudeCode
 from tests.support.embedded import CACHE, children, is_alive, model_file, wait_until
@@ -131,6 +132,32 @@ def test_a_forced_tool_gets_input_that_fits(client: anthropic.Anthropic, name: s
     assert block.name == name
     assert message.stop_reason == "tool_use"
     Draft202012Validator(SCHEMAS[name]).validate(block.input)
+
+
+@pytest.mark.parametrize("name", list(sdk.commands()))
+def test_every_official_sdk_is_answered(up: Gateway, name: str) -> None:
+    missing = sdk.absent(name)
+    if missing is not None:
+        pytest.skip(missing)
+    forced = {"tools": WIRE_TOOLS, "tool_choice": {"type": "tool", "name": WIRE_TOOLS[0]["name"]}}
+    with sdk.driving(name) as driven:
+        driven.base_url, driven.key = up.url, KEY
+        said = [
+            driven.do(order, model=MODEL, messages=HELLO, max_tokens=16, timeout=60.0)["message"]
+            for order in ("create", "stream")
+        ]
+        called = [
+            driven.do(order, model=MODEL, messages=HELLO, max_tokens=600, timeout=90.0, **forced)["message"]
+            for order in ("create", "stream")
+        ]
+    for message in said:
+        assert [block["type"] for block in message["content"]] == ["text"]
+        assert message["stop_reason"] in ("end_turn", "max_tokens")
+        assert message["usage"]["output_tokens"] > 0
+    for message in called:
+        (block,) = message["content"]
+        assert (block["type"], block["name"], message["stop_reason"]) == ("tool_use", WIRE_TOOLS[0]["name"], "tool_use")
+        Draft202012Validator(SCHEMAS[block["name"]]).validate(block["input"])
 
 
 def test_the_result_of_a_tool_is_answered(client: anthropic.Anthropic) -> None:
