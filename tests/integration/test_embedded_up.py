@@ -134,6 +134,19 @@ def test_a_forced_tool_gets_input_that_fits(client: anthropic.Anthropic, name: s
     Draft202012Validator(SCHEMAS[name]).validate(block.input)
 
 
+@pytest.mark.parametrize("form", ["tool", "format"])
+def test_what_the_grammar_does_not_keep_is_said(up: Gateway, form: str) -> None:
+    path = {"type": "string", "pattern": "^(?!/etc)/", "maxLength": 20}
+    schema = {"type": "object", "properties": {"path": path}, "required": ["path"], "additionalProperties": False}
+    extra: dict[str, Any] = {
+        "tool": {"tools": [{"name": "open", "input_schema": schema}], "tool_choice": {"type": "any"}},
+        "format": {"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+    }[form]
+    response = post(up, {"model": MODEL, "max_tokens": 100, "messages": HELLO, **extra})
+    assert response.status_code == 200, response.text
+    assert "schema: not kept by the grammar: pattern" in response.headers["x-qiao-notes"]
+
+
 @pytest.mark.parametrize("name", list(sdk.commands()))
 def test_every_official_sdk_is_answered(up: Gateway, name: str) -> None:
     missing = sdk.absent(name)

@@ -184,6 +184,8 @@ class LlamaCppUpstream:
         response = await self._client.post("/completion", body, headers={"X-Request-Id": request_id})
         if response.status != 200:
             raise self._fault(response.status, await self._client.error_body(response))
+        if missing := request.left_out(conversation, forced):
+            notes += (f"schema: not kept by the grammar: {', '.join(missing)}",)
         leashed = request.is_leashed(conversation, options, forced_by=forced, room=room)
         if leashed:
             notes += (f"max_tokens: texts of this engine end after {options.longest_answer}",)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from collections.abc import Callable
+from ipaddress import IPv6Address
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from qiao.core.llamacpp.gbnf import Bounds, grammar, schema_node
+from qiao.core.llamacpp.gbnf import Bounds, grammar, left_out, schema_node
 from qiao.core.llamacpp.rules import Rules
 from tests.core.llamacpp.schemas import schemas
 from tests.core.llamacpp.sentences import Sentences
@@ -115,6 +118,40 @@ def one(schema: object) -> set[object]:
             {'{"b": 2}', '{"a": 1, "b": 2}'},
         ),
         ({"type": "string", "pattern": "^(a|b)?$"}, {'""', '"a"', '"b"'}),
+        ({"$ref": "#foo", "$defs": {"x": {"$anchor": "foo", "enum": [1, 2]}}}, {"1", "2"}),
+        (
+            {"$id": "https://x.test/a/b.json", "$ref": "c.json", "$defs": {"x": {"$id": "c.json", "const": 1}}},
+            {"1"},
+        ),
+        (
+            {
+                "$id": "https://x.test/a.json",
+                "type": "array",
+                "prefixItems": [{"$ref": "c.json#y"}, {"$ref": "https://x.test/c.json#/$defs/z"}],
+                "minItems": 2,
+                "items": False,
+                "$defs": {"x": {"$id": "c.json", "$defs": {"y": {"$anchor": "y", "const": 1}, "z": {"const": 2}}}},
+            },
+            {"[1, 2]"},
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"const": 1}, "b": {"enum": [2, 3]}},
+                "dependentSchemas": {"a": {"properties": {"b": {"const": 2}}, "required": ["b"]}, "z": False},
+                "additionalProperties": False,
+            },
+            {'{"b": 2}', '{"a": 1, "b": 2}'},
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"const": 1}, "b": {"const": 2}},
+                "dependentSchemas": {"a": {"required": ["c"]}},
+                "additionalProperties": False,
+            },
+            {"{}", '{"b": 2}'},
+        ),
     ],
 )
 def test_exactly_these(schema: dict, expected: set[str]) -> None:
@@ -151,6 +188,31 @@ def test_exactly_these(schema: dict, expected: set[str]) -> None:
 def test_what_no_grammar_says_is_ignored_and_never_fails(schema: object) -> None:
     for text in sentences(schema):
         json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "names"),
+    [
+        ({"type": "object", "properties": {"not": {"type": "string"}, "if": {"pattern": "^a+$"}}}, ()),
+        ({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!no)x"}}}, ("pattern",)),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"not": {"const": 1}, "if": {}, "then": {}}}}, ("not", "if")),
+    ],
+)
+def test_what_is_not_kept_is_known(schema: object, names: tuple[str, ...]) -> None:
+    assert left_out(schema) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "is_right"),
+    [
+        ("ipv6", lambda text: IPv6Address(text)),
+        ("duration", lambda text: re.fullmatch(r"P(?!$)(\d+D)?(T(?!$)(\d+H)?(\d+M)?(\d+S)?)?", text)),
+    ],
+)
+def test_formats(name: str, is_right: Callable[[str], object]) -> None:
+    drawn = {json.loads(text) for text in sentences({"type": "string", "format": name}, count=100)}
+    assert len(drawn) > 20
+    assert all(is_right(text) for text in drawn)
 
 
 def test_a_schema_that_leads_through_itself_ends() -> None:

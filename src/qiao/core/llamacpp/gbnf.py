@@ -30,6 +30,7 @@ from qiao.core.llamacpp.schema import ANY, Flattener, Schema, fits, is_equal, is
 _MOST_LITERALS = 500
 _LONGEST_EXACT = 1000
 _DEEPEST = 24
+_NEVER_KEPT = ("not", "if", "unevaluatedProperties", "unevaluatedItems")
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -69,6 +70,8 @@ _FORMATS = {
     "uuid": ('[0-9a-f]{8} "-" [0-9a-f]{4} "-4" [0-9a-f]{3} "-" [89ab] [0-9a-f]{3} "-" [0-9a-f]{12}', 36, 36),
     "email": ('[a-z] [a-z0-9.]{0,20} [a-z0-9] "@" [a-z] [a-z0-9]{0,12} "." [a-z]{2,3}', 7, 40),
     "ipv4": ('[1-9] [0-9]? "." [1-9]? [0-9] "." [1-9]? [0-9] "." [1-9]? [0-9]', 7, 11),
+    "ipv6": ('[1-9a-f] [0-9a-f]{0,3} (":" [1-9a-f] [0-9a-f]{0,3}){7}', 15, 39),
+    "duration": ('"P" ([1-9] [0-9]? "D" | "T" [1-9] [0-9]? [HMS])', 3, 5),
     "hostname": ('[a-z] [a-z0-9]{0,20} ("." [a-z] [a-z0-9]{0,12}){0,2}', 1, 49),
     "uri": (_URI, 9, 101),
     "url": (_URI, 9, 101),
@@ -80,6 +83,13 @@ def schema_node(schema: object, rules: Rules, bounds: Bounds) -> Node:
     converter = _Converter(schema, rules, bounds)
     node = converter.value(schema, ())
     return node if node is not None else converter.free(bounds.depth)
+
+
+def left_out(schema: object) -> tuple[str, ...]:
+    """The keywords of `schema` that its grammar does not keep."""
+    rules = Rules()
+    schema_node(schema, rules, LADDER[-1])
+    return tuple(rules.left_out)
 
 
 def grammar(schema: object, *, limit: int, ladder: tuple[Bounds, ...] = LADDER) -> str:
@@ -117,6 +127,7 @@ class _Converter:
             self._depth -= 1
 
     def _flat_value(self, schema: Schema, trail: tuple[str, ...]) -> Node | None:
+        self._rules.left_out |= dict.fromkeys(key for key in _NEVER_KEPT if key in schema)
         for key in ("anyOf", "oneOf"):
             choices = schema.get(key)
             if isinstance(choices, list) and choices:
@@ -220,7 +231,7 @@ class _Converter:
                 )
                 return None if node is None else self._quoted(node)
             except UnsupportedPatternError:
-                pass  # the string stays free: a grammar can promise no more
+                self._rules.left_out["pattern"] = None  # the string stays free: a grammar can promise no more
         known = _FORMATS.get(str(schema.get("format")))
         if known is not None and least <= known[1] and asked is None:
             return self._quoted(Node(self._rules.add(known[0]), known[1], known[2]))
@@ -308,6 +319,13 @@ class _Converter:
     # -- objects --------------------------------------------------------------------------------------------------
 
     def _object(self, schema: Schema, trail: tuple[str, ...]) -> Node | None:
+        schema, dependents = _dependents(schema)
+        if dependents:
+            node = self.value({"allOf": [{**schema, "type": "object"}, *dependents.values()]}, trail)
+            if node is not None or any(name in _required(schema) for name in dependents):
+                return node
+            # What they demand cannot be: these keys stay away.
+            schema = {**schema, "properties": {**schema["properties"], **dict.fromkeys(dependents, False)}}
         declared = schema.get("properties")
         properties: dict[str, Any] = declared if isinstance(declared, dict) else {}
         required = _required(schema)
@@ -399,6 +417,25 @@ def _count(schema: Schema, key: str) -> int | None:
 def _limit(schema: Schema, key: str) -> float | None:
     value = schema.get(key)
     return value if is_number(value) else None
+
+
+def _dependents(schema: Schema) -> tuple[Schema, dict[str, Any]]:
+    """The schema without what a key brings along, and that by the key, for those that may be there."""
+    names = {*_required(schema), *_mapping(schema.get("properties"))}
+    found: dict[str, Any] = {}
+    for key in ("dependentSchemas", "dependencies"):
+        dependent = _mapping(schema.get(key))
+        inner = {name: value for name, value in dependent.items() if not isinstance(value, list)}
+        found |= {name: value for name, value in inner.items() if name in names}
+        if inner:
+            lists = {name: value for name, value in dependent.items() if name not in inner}
+            rest = {name: value for name, value in schema.items() if name != key}
+            schema = {**rest, key: lists} if lists else rest
+    return schema, found
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _required(schema: Schema) -> list[str]:

@@ -24,7 +24,7 @@ from qiao.core.conversation import (
     ToolReference,
     ToolResult,
 )
-from qiao.core.llamacpp.gbnf import grammar
+from qiao.core.llamacpp import gbnf
 from qiao.core.llamacpp.tools import Forced, described, forced, written
 
 # Words that a tokenizer reads as control tokens: in a client's text they must stay words.
@@ -172,7 +172,7 @@ def completion(
     if forced_by is not None:
         prompt, written_grammar = prompt + forced_by.head, forced_by.grammar
     elif conversation.output_schema is not None:
-        written_grammar = grammar(msgspec.json.decode(conversation.output_schema), limit=tokens)
+        written_grammar = gbnf.grammar(msgspec.json.decode(conversation.output_schema), limit=tokens)
     body = _Completion(
         prompt=prompt,
         n_predict=max(1, tokens),
@@ -193,6 +193,14 @@ def completion(
     if not passed:
         return msgspec.json.encode(body)
     return msgspec.json.encode({**msgspec.to_builtins(body), **passed})
+
+
+def left_out(conversation: Conversation, forced_by: Forced | None) -> tuple[str, ...]:
+    """Keywords of the schema that the answer has to fit and that no grammar keeps."""
+    if forced_by is not None:
+        return forced_by.left_out
+    schema = conversation.output_schema
+    return () if schema is None else gbnf.left_out(msgspec.json.decode(schema))
 
 
 def is_leashed(conversation: Conversation, options: Options, *, forced_by: Forced | None, room: int) -> bool:

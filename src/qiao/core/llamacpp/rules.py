@@ -20,9 +20,13 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Rules:
-    """The named rules of one grammar; equal expressions share a name."""
+    """The named rules of one grammar; equal expressions share a name.
+
+    `left_out`: keywords of the schema that they do not keep, each once.
+    """
 
     def __init__(self) -> None:
+        self.left_out: dict[str, None] = {}
         self._by_text: dict[str, str] = {}
 
     def __len__(self) -> int:

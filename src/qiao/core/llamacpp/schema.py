@@ -1,6 +1,6 @@
 """JSON Schema, flattened: references followed, `allOf` merged, so that each place is one plain object.
 
-What a grammar cannot say (`not`, `if`, `dependentSchemas`, …) is left out. Nothing here fails: what cannot be
+What a grammar cannot say (`not`, `if`, …) is left out. Nothing here fails: what cannot be
 understood stands for any value.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeGuard
+from urllib.parse import urljoin
 
 import msgspec
 
@@ -44,6 +45,7 @@ class Flattener:
         self._document = document
         self._recursion = recursion
         self._left = _MOST_STEPS
+        self._named: dict[str, object] | None = None
 
     def flat(self, schema: object, trail: tuple[str, ...]) -> Place | None:
         """`schema` without references and `allOf`; None if no value fits, or only an endless one."""
@@ -75,10 +77,11 @@ class Flattener:
 
     def _target(self, reference: str) -> object:
         """What a reference within the document points to; one to elsewhere may be anything."""
-        if not reference.startswith("#"):
-            return ANY
-        found: Any = self._document
-        for step in reference[1:].split("/")[1:]:
+        address, _, fragment = reference.partition("#")
+        if fragment and not fragment.startswith("/"):
+            return self._by_name(reference)
+        found: Any = self._by_name(address) if address else self._document
+        for step in fragment.split("/")[1:]:
             name = step.replace("%25", "%").replace("~1", "/").replace("~0", "~")
             if isinstance(found, dict):
                 found = found.get(name, ANY)
@@ -87,6 +90,33 @@ class Flattener:
             else:
                 return ANY
         return found
+
+    def _by_name(self, reference: str) -> object:
+        """The part of the document that bears this `$id`, or after a `#` this `$anchor`."""
+        document = self._document
+        base = document.get("$id") if isinstance(document, dict) else None
+        base = base if isinstance(base, str) else ""
+        if self._named is None:
+            self._named = {}
+            _collect(document, base, self._named)
+        return self._named.get(urljoin(base, reference), ANY)
+
+
+def _collect(part: object, base: str, named: dict[str, object]) -> None:
+    """Every part of a document that has a name, by its whole name; the first of equal ones."""
+    waiting = [(part, base)]
+    while waiting:
+        part, base = waiting.pop()
+        if isinstance(part, dict):
+            own, anchor = part.get("$id"), part.get("$anchor", part.get("$dynamicAnchor"))
+            if isinstance(own, str):
+                base = urljoin(base, own)
+                named.setdefault(base.removesuffix("#"), part)
+            if isinstance(anchor, str):
+                named.setdefault(f"{base.partition('#')[0]}#{anchor}", part)
+            waiting += [(inner, base) for inner in reversed(part.values())]
+        elif isinstance(part, list):
+            waiting += [(inner, base) for inner in reversed(part)]
 
 
 def merge(first: Schema, second: Schema) -> Schema | None:
@@ -110,7 +140,7 @@ def merge(first: Schema, second: Schema) -> Schema | None:
 
 def _merge_key(merged: Schema, key: str, value: Any) -> None:
     old = merged[key]
-    if key in ("patternProperties", "$defs", "definitions") and _are(dict, old, value):
+    if key in ("patternProperties", "dependentSchemas", "$defs", "definitions") and _are(dict, old, value):
         merged[key] = {**old, **{name: _both(old[name], new) if name in old else new for name, new in value.items()}}
     elif key == "required" and _are(list, old, value):
         merged[key] = [*old, *(name for name in value if name not in old)]

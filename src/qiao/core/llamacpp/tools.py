@@ -23,12 +23,13 @@ class Forced(msgspec.Struct, frozen=True):
     """What makes the engine write a call.
 
     `head`: put behind the prompt, so that the engine only writes what is open. `grammar`: of what it writes.
-    `names`: the tools that it may call.
+    `names`: the tools that it may call. `left_out`: keywords of their schemas that the grammar does not keep.
     """
 
     head: str
     grammar: str
     names: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def described(tools: Sequence[Tool]) -> str:
@@ -97,7 +98,8 @@ def _forced(tools: Sequence[Tool], most_calls: int, bounds: Bounds) -> tuple[For
     if most_calls > 1:
         further = rules.sequence((literal("\n"), rules.alternatives(calls)))
         first = rules.sequence((first, rules.repeated(further, 0, most_calls - 1)))
-    return Forced(begun, rules.written(first), tuple(tool.name for tool in tools)), first.longest
+    made = Forced(begun, rules.written(first), tuple(tool.name for tool in tools), tuple(rules.left_out))
+    return made, first.longest
 
 
 def _arguments(tool: Tool, rules: Rules, bounds: Bounds) -> Node:
