@@ -136,6 +136,28 @@ def test_the_commands_that_run_are_found() -> None:
     assert sum("qiao export" in line for line in found) >= 5
 
 
+@pytest.mark.parametrize("folder", ["guides", "zh/guides"])
+def test_through_litellm_every_model_is_one_of_its_file(folder: str) -> None:
+    """Claude Code asks for haiku by itself, and LiteLLM refuses names that its file does not list."""
+    blocks = [content for _, content in fenced(ROOT / "docs" / folder / "litellm.md")]
+    (client,) = [content for content in blocks if "ANTHROPIC_BASE_URL" in content]
+    exported = CliRunner().invoke(load("export").command, ["litellm", "--gpus", "4xH20-96G", "--stdout"])
+    (model,) = yaml.safe_load(exported.stdout)["model_list"]
+    named = dict(re.findall(r"^export (\w+)=(\S+)", client, re.MULTILINE))
+    assert named["ANTHROPIC_DEFAULT_HAIKU_MODEL"] == model["model_name"]
+    assert f"claude --model {model['model_name']}" in client
+    assert int(named["CLAUDE_CODE_MAX_CONTEXT_TOKENS"]) <= model["model_info"]["max_input_tokens"]
+
+
+@pytest.mark.parametrize("folder", ["guides", "zh/guides"])
+def test_hubs_that_are_reached_in_china_are_named(folder: str) -> None:
+    text = (ROOT / "docs" / folder / "beginners.md").read_text("utf-8")
+    for name in re.findall(r"export ((?:HF|QIAO)_\w+)=", text):
+        assert name in (ROOT / "docs/reference/configuration.md").read_text("utf-8")
+    assert "QIAO_ENGINE_HUB=https://www.modelscope.cn" in text
+    assert "HF_ENDPOINT=" in text
+
+
 def test_every_page_is_in_the_site() -> None:
     site = (ROOT / "mkdocs.yml").read_text("utf-8")
     for each in sorted((ROOT / "docs").rglob("*.md")):
