@@ -55,6 +55,44 @@ def test_a_repository_that_does_not_exist_is_said(name: str) -> None:
         assert "does not exist" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Qwen/Qwen3-235B-A22B-Thinking-FP8", "Qwen/Qwen3-235B-A22B-Thinking-2507-FP8"),
+        ("Qwen/Qwen3-30B-A3B-Instruct", "Qwen/Qwen3-30B-A3B-Instruct-2507"),
+        ("Qwen/Qwen3-30B-A3B-Thinking-FP8", "Qwen/Qwen3-30B-A3B-Thinking-2507-FP8"),
+    ],
+)
+def test_a_release_without_its_date_does_not_exist(name: str, meant: str) -> None:
+    found = catalogue.find(name)
+    assert found.notes == (f"{name} does not exist: it is {meant}.",)
+    assert meant in {each.repository for each in found.models}
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("qwen3.5", "qwen3.5-397b"),
+        ("qwen3.6", "qwen3.6-35b"),
+        ("qwen3.8", "qwen3.8-2.4t"),
+        ("Qwen/Qwen3-4B-Instruct-2507", "qwen3-4b-instruct"),
+        ("qwen3-4b-thinking-2507", "qwen3-4b-thinking"),
+        ("https://huggingface.co/Qwen/Qwen3-8B", "qwen3-8b"),
+        ("https://huggingface.co/Qwen/Qwen3-8B/tree/main", "qwen3-8b"),
+        ("huggingface.co/Qwen/Qwen3-8B?library=vllm", "qwen3-8b"),
+        ("https://www.modelscope.cn/models/Qwen/Qwen3-8B/summary", "qwen3-8b"),
+        ("modelscope.cn/models/Qwen/Qwen3-8B", "qwen3-8b"),
+    ],
+)
+def test_names_that_people_use(name: str, family: str) -> None:
+    assert catalogue.find(name).family.name == family
+
+
+def test_the_small_models_of_2507_have_their_long_window() -> None:
+    assert a_plan(gpus="1x4090", model="qwen3-4b-instruct", window=65_536).tool_parser == "hermes"
+    assert {model(f"Qwen/Qwen3-4B-{kind}-2507").window for kind in ("Instruct", "Thinking")} == {262_144}
+
+
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(ConfigurationError) as caught:
         catalogue.find("qwen3-236b")

@@ -21,22 +21,32 @@ from qiao.planner.machine import GIB
 from qiao.planner.memory import GpuMemory
 from qiao.planner.plan import Outcome, Plan, Refusal
 from qiao.planner.request import Request
+from qiao.profiles.claude_code import FIRST_REQUEST_WORDS, USEFUL_WINDOW
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 DEFAULT_MODEL = "qwen3-235b"
 _BAR = 44
-_SIZE = re.compile(r"^(\d+)\s*([kK])?$")
+_SIZE = re.compile(r"^(\d+)\s*([kKmM])?$")
+_UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
+# No coding agent's instructions and tools leave room for an answer below; Claude Code alone needs far more.
+_LEAST_WINDOW = 4096
 
 
 def _tokens(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
-    """A number of tokens: 131072 or 128K."""
+    """A number of tokens: 131072, 128K or 1M."""
     if value is None:
         return None
     found = _SIZE.match(value.strip().replace(",", ""))
     if found is None or int(found[1]) == 0:
         raise click.BadParameter(f"{value} is not a number of tokens; write 131072 or 128K")
-    return int(found[1]) * (1024 if found[2] else 1)
+    tokens = int(found[1]) * _UNITS[(found[2] or "").lower()]
+    if tokens < _LEAST_WINDOW:
+        raise click.BadParameter(
+            f"no agent's request fits into {tokens:,} tokens: Claude Code's first has {FIRST_REQUEST_WORDS}, and "
+            f"{USEFUL_WINDOW:,} is the least good window"
+        )
+    return tokens
 
 
 def planning_options(function: _Function) -> _Function:

@@ -7,6 +7,7 @@ repository name gives that one alone. The figures are in `catalogue_qwen` and `c
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -30,7 +31,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find(name: str) -> Found:
-    """The checkpoints that `name` can mean: a repository, its plain name, or a family's short name."""
+    """The checkpoints that `name` can mean: a repository or its page, its plain name, or a family's short name."""
     wanted = _plain(name)
     for family, checkpoint in _every():
         if wanted == _plain(checkpoint.repository):
@@ -91,8 +92,15 @@ def _exact_notes(family: Family, checkpoint: Checkpoint) -> tuple[str, ...]:
     return (note,)
 
 
+# The address of a model's page, as it is copied from a browser: on Hugging Face, ModelScope or a mirror.
+_PAGE = re.compile(
+    r"^(?:https?://[^/]+|(?:www\.)?(?:huggingface\.co|modelscope\.(?:cn|ai)))/(?:models/)?([^/?#]+/[^/?#]+)"
+)
+
+
 def _plain(name: str) -> str:
-    return name.strip().rstrip("/").lower().replace("_", "-").replace(" ", "-")
+    page = _PAGE.match(name.strip())
+    return (page[1] if page else name).strip().rstrip("/").lower().replace("_", "-").replace(" ", "-")
 
 
 def _nearest(wanted: str) -> str:

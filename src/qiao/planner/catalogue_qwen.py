@@ -190,7 +190,10 @@ QWEN3_235B_THINKING = Family(
         _plain("Qwen/Qwen3-235B-A22B-Thinking-2507", 470_187_269_120, _INDEX_235B),
         _awq("QuantTrio/Qwen3-235B-A22B-Thinking-2507-AWQ"),
     ),
-    not_there={"Qwen/Qwen3-235B-A22B-Thinking": "it is Qwen/Qwen3-235B-A22B-Thinking-2507, or …-2507-FP8 for FP8."},
+    not_there={
+        "Qwen/Qwen3-235B-A22B-Thinking": "it is Qwen/Qwen3-235B-A22B-Thinking-2507, or …-2507-FP8 for FP8.",
+        "Qwen/Qwen3-235B-A22B-Thinking-FP8": "it is Qwen/Qwen3-235B-A22B-Thinking-2507-FP8.",
+    },
     source=_SHAPES,
 )
 
@@ -224,6 +227,16 @@ QWEN3_CODER_480B = Family(
     source=_SHAPES,
 )
 
+
+def _without_date(checkpoints: tuple[Checkpoint, ...]) -> dict[str, str]:
+    """The names of the releases of July 2025 as they are often written: nobody published these."""
+    return {
+        each.repository.replace("-2507", ""): f"it is {each.repository}."
+        for each in checkpoints
+        if "-2507" in each.repository
+    }
+
+
 _THIRTY = _moe(2048, 48, 32, 4, experts=128, active=8, width=768)
 
 QWEN3_30B = tuple(
@@ -233,6 +246,7 @@ QWEN3_30B = tuple(
         parameters=30_532_122_624,
         config=_THIRTY | changes,
         checkpoints=checkpoints,
+        not_there=_without_date(checkpoints),
         source=_SHAPES,
         stretch=_YARN if changes is _SHORT else None,
     )
@@ -349,6 +363,18 @@ QWEN3_DENSE = tuple(
     )
 )
 
+QWEN3_4B_2507 = tuple(
+    Family(
+        name=f"qwen3-4b-{kind.lower()}",
+        aliases=(f"qwen3-4b-{kind.lower()}-2507", *more),
+        parameters=4_022_468_096,
+        config=_dense(2560, 36, 32, 8, 9728, tied=True) | {"max_position_embeddings": 262144},
+        checkpoints=(_fp8(f"Qwen/Qwen3-4B-{kind}-2507-FP8"), _plain(f"Qwen/Qwen3-4B-{kind}-2507")),
+        source="model card: the shapes of Qwen3-4B, 262,144 tokens natively",
+    )
+    for kind, more in (("Instruct", ("qwen3-4b-2507",)), ("Thinking", ()))
+)
+
 _DISK_27B = "vllm-project/recipes, Qwen3.8-27B: {} bytes on disk"
 _INDEX_24T = "vllm-project/recipes, Qwen3.8-2.4T-A95B: index total_size"
 _27B = _hybrid(5120, 64, 24, 4, 48, dense=17408)
@@ -381,7 +407,7 @@ QWEN3_5 = (
     ),
     Family(
         name="qwen3.6-35b",
-        aliases=("qwen3.6-35b-a3b",),
+        aliases=("qwen3.6-35b-a3b", "qwen3.6"),
         parameters=35_951_822_704,
         config=_hybrid(2048, 40, 16, 2, 32, experts=(256, 8, 512)),
         checkpoints=(_fp8("Qwen/Qwen3.6-35B-A3B-FP8"), _plain("Qwen/Qwen3.6-35B-A3B")),
@@ -402,7 +428,7 @@ QWEN3_5 = (
     ),
     Family(
         name="qwen3.5-397b",
-        aliases=("qwen3.5-397b-a17b",),
+        aliases=("qwen3.5-397b-a17b", "qwen3.5"),
         parameters=403_397_928_944,
         config=_hybrid(4096, 60, 32, 2, 64, experts=(512, 10, 1024)),
         checkpoints=(
@@ -485,6 +511,7 @@ QWEN: tuple[Family, ...] = (
     *QWEN3_30B,
     *QWEN3_NEXT,
     *QWEN3_DENSE,
+    *QWEN3_4B_2507,
     *QWEN3_5,
     *QWEN3_VL,
 )
