@@ -32,11 +32,11 @@ class Stages(Protocol):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of this folder is `live`. Tests that share a server stand together; those that kill one come last."""
+    """All of this folder is `live`. Tests that share a server stand together; those that kill one come late."""
     ours = [item for item in items if HERE in item.path.parents]
     for item in ours:
         item.add_marker(pytest.mark.live)
-    order = {"stage": 0, "bare": 1, "doomed": 2}
+    order = {"stage": 0, "bare": 1, "doomed": 2, "final_tally": 3}
 
     def place(item: pytest.Item) -> int:
         return max((order.get(name, 0) for name in getattr(item, "fixturenames", ())), default=0)
