@@ -20,11 +20,15 @@ from qiao.core.json_lexemes import WHITESPACE, read_scalar
 from qiao.core.json_reader import Kind, ObjectReader
 from qiao.core.shape import Shape, type_names
 
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)\Z")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\Z")
 _NULLS = ("null", "None")
 _LONGEST_NUMBER = 512
+_LARGEST_EXACT = 2**53
 _SHORTEST_NEAR_NAME = 4
+
+_FROM_STRING = {
+    bool: "string_to_boolean", type(None): "string_to_null", list: "string_to_array", dict: "string_to_object",
+}  # fmt: skip
 
 Note = Callable[[str], None]
 
@@ -119,6 +123,10 @@ def _mend_choice(value: str, choices: tuple[Any, ...], note: Note) -> Any:
         if len(found) == 1:
             note("enum_case")
             return found[0]
+    for choice in choices:
+        if not isinstance(choice, str) and json.dumps(choice) == value.strip():
+            note(_FROM_STRING.get(type(choice), "string_to_number"))
+            return choice
     return value
 
 
@@ -148,10 +156,8 @@ def _from_string(text: str, shape: Shape, note: Note) -> Any:
     if shape.allows_type("boolean") and text.lower() in ("true", "false"):
         found: Any = text.lower() == "true"
         name = "string_to_boolean"
-    elif shape.allows_type("integer", "number") and (_NUMBER if shape.allows_type("number") else _INTEGER).match(text):
-        found, name = json.loads(text) if len(text) < _LONGEST_NUMBER else _UNKNOWN, "string_to_number"
-        if found in (float("inf"), float("-inf")):
-            return _UNKNOWN
+    elif shape.allows_type("integer", "number") and (number := _number(text, shape)) is not _UNKNOWN:
+        found, name = number, "string_to_number"
     elif text in _NULLS and shape.allows_type("null"):
         found, name = None, "string_to_null"
     elif text.startswith("[") and shape.allows_type("array"):
@@ -164,6 +170,18 @@ def _from_string(text: str, shape: Shape, note: Note) -> Any:
         return _UNKNOWN
     note(name)
     return mend(found, shape, note)
+
+
+def _number(text: str, shape: Shape) -> Any:
+    """The number that `text` is; where it has to be whole, `5.0` is 5."""
+    if len(text) >= _LONGEST_NUMBER or not _NUMBER.match(text):
+        return _UNKNOWN
+    found = json.loads(text)
+    if found in (float("inf"), float("-inf")):
+        return _UNKNOWN
+    if isinstance(found, float) and not shape.allows_type("number"):
+        return int(found) if found.is_integer() and abs(found) < _LARGEST_EXACT else _UNKNOWN
+    return found
 
 
 def loads_loosely(text: str, note: Note) -> Any:

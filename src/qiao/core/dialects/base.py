@@ -7,6 +7,7 @@ call in the prose (`triggers`), which `Body` reads its inside, and what stands b
 
 from __future__ import annotations
 
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -197,6 +198,16 @@ class Dialect(ABC):
     def is_waiting(self) -> bool:
         """A call is complete, but counts only if it is closed."""
         return self._call is not None
+
+    @property
+    def has_required_arguments(self) -> bool:
+        """The call that is waiting, well formed, has all that its tool's schema requires."""
+        call = self._call
+        shape = None if call is None else self.shape_of(call.name)
+        if call is None or shape is None:
+            return call is not None
+        arguments = json.loads("".join(call.held))
+        return all(key in arguments for key in shape.required)
 
     def confirm(self) -> None:
         """The call that was read is one."""

@@ -5,17 +5,19 @@
     </tool_call>
 
 The tag opens a call only before `{`, `[` or `<function=`; anything else is text. A call ends where its JSON value ends,
-not where the closing tag stands. Several values in one tag are several calls.
+not where the closing tag stands. Several values in one tag are several calls. Without a tag only an object counts that
+ends the answer, alone or in a fence.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from qiao.core.conversation import Tool
 from qiao.core.dialects.bodies import Envelope, JsonArguments
 from qiao.core.dialects.markup import FUNCTION_MARKUP, MarkupArguments
-from qiao.core.dialects.objects import ObjectsDialect
+from qiao.core.dialects.objects import FENCE, FENCE_LINE, FENCE_LINE_BEGUN, ObjectsDialect
 from qiao.core.json_reader import ObjectReader
 from qiao.core.tags import Tags
 
@@ -33,13 +35,15 @@ class Hermes(ObjectsDialect):
     """`<tool_call>{…}</tool_call>`, and XML functions in the same tag."""
 
     triggers: tuple[str, ...] = (OPEN, CLOSE, RESPONSE)
-    candidates = re.compile(r"(?m)^[ \t]*(\{)")
+    candidates = re.compile(r"(?m)^[ \t]*([{`])")
 
     def __init__(self, tools: tuple[Tool, ...], *, repair: bool = True) -> None:
         super().__init__(tools, repair=repair)
         self._name = ""
         self._has_tag = False
         self._has_function = False
+        self._fence: Literal["", "open", "closed"] = ""
+        self._is_explaining = False
 
     terminators = _ENDS
     _inside = Tags([FUNCTION, CLOSE, OPEN])
@@ -60,13 +64,61 @@ class Hermes(ObjectsDialect):
         return rest
 
     def candidate(self, text: str) -> str:
-        """An object at the margin is a call only if `</tool_call>` follows it and it is right as it is."""
+        """An object at the margin is a call only if it is right as it is and `</tool_call>` or nothing follows it."""
         self._has_tag = self._has_function = False
+        self._fence = ""
+        if text[0] == "`":
+            self.go(self._code_fence)
+            return text
         self.begin(Envelope(mend=False, accepts=self.is_declared), streams=False)
         return text
 
+    def _code_fence(self, text: str) -> str:
+        """Qwen2.5-Coder puts its call into a code block, without the tag. An example in an explanation looks the same,
+        so one alone counts, as the last thing in the answer, right as it is and with all that the tool requires."""
+        may_call = self.mend and not (self.has_called or self._is_explaining)
+        found = FENCE_LINE.match(text) if may_call else None
+        if found is not None:
+            self.keep(found.group())
+            self.go(self._in_code)
+            return text[found.end() :]
+        if may_call and FENCE_LINE_BEGUN.match(text) and not self.is_final:
+            return self.wait(text)
+        self.keep(text[0])
+        self.fail()
+        return text[1:]
+
+    def _in_code(self, text: str) -> str:
+        rest = self.keep_space(text)
+        if rest[:1] == "{":
+            self._fence = "open"
+            envelope = Envelope(mend=False, accepts=self.is_declared, needs_arguments=True)
+            self.begin(envelope, streams=False)
+        elif rest:
+            self.fail()
+        return rest
+
+    def _after_code(self, text: str) -> str:
+        rest = self.skip_space(text)
+        if not rest:
+            return rest
+        if self._fence == "open" and rest.startswith(FENCE) and self.has_required_arguments:
+            self._fence = "closed"
+            self.note("code_fence")
+            self.skip(FENCE)
+            return rest[len(FENCE) :]
+        if self._fence == "open" and FENCE.startswith(rest) and not self.is_final:
+            return self.wait(rest)
+        self._is_explaining = True
+        self.fail()
+        return rest
+
+    def _end(self, cut: bool) -> None:
+        super()._end(cut or self._fence == "open")
+
     def _open(self, tag: str) -> None:
         self.keep(tag)
+        self._fence = ""
         self._has_tag, self._has_function = True, False
         self.open_objects()
 
@@ -107,6 +159,7 @@ class Hermes(ObjectsDialect):
     def open_function(self, rest: str) -> str:
         """`<function=` stands in the prose, without the tag that belongs round it."""
         self._has_tag = self._has_function = False
+        self._fence = ""
         self.keep(FUNCTION)
         self.go(self._function_name)
         return rest
@@ -141,6 +194,8 @@ class Hermes(ObjectsDialect):
     # -- behind a call --------------------------------------------------------------------------------------------
 
     def after(self, text: str) -> str:
+        if self._fence:
+            return self._after_code(text)
         if not (self._has_tag or self._has_function):
             return self._after_candidate(text)
         return super().after(text)

@@ -15,8 +15,9 @@ from qiao.core.json_lexemes import WHITESPACE, starts_with_any
 from qiao.core.tags import Tags
 
 FENCE = "```"
-_FENCE_LINE = re.compile(r"```[\w-]{0,32}[ \t]{0,8}\r?\n")
-_FENCE_LINE_BEGUN = re.compile(r"`{1,3}\Z|```[\w-]{0,32}[ \t]{0,8}\r?\Z")
+FENCE_LINE = re.compile(r"```[\w-]{0,32}[ \t]{0,8}\r?\n")
+_FENCE_BEFORE_OBJECT = re.compile(r"```[\w-]{0,32}[ \t]{0,8}(?=[{\[])")
+FENCE_LINE_BEGUN = re.compile(r"`{1,3}\Z|```[\w-]{0,32}[ \t]{0,8}\r?\Z")
 _LONGEST_GAP = 256
 
 
@@ -102,12 +103,14 @@ class ObjectsDialect(Dialect):
                 return self.open_otherwise(rest)
 
     def _open_fence(self, text: str) -> str:
-        found = _FENCE_LINE.match(text)
+        found = FENCE_LINE.match(text)
+        if found is None and self._accepts is None:
+            found = _FENCE_BEFORE_OBJECT.match(text)
         if found is not None:
             self.is_fenced = True
             self.keep(found.group())
             return text[found.end() :]
-        if _FENCE_LINE_BEGUN.match(text) and not self.is_final:
+        if FENCE_LINE_BEGUN.match(text) and not self.is_final:
             return self.wait(text)
         return self.open_otherwise(text)
 
