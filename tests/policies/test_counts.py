@@ -18,6 +18,8 @@ from qiao.policies.counts import (
     digests,
     has_images,
     is_additive,
+    reasoning_trial,
+    steering,
     trial,
 )
 from tests.policies.test_history import assistant, result, user
@@ -114,6 +116,22 @@ def test_memory_is_bounded_and_what_is_used_stays() -> None:
 )
 def test_is_additive(turns: tuple[Turn, ...], start: int, expected: bool) -> None:
     assert is_additive(turns, start) is expected
+
+
+def test_where_reasoning_is_kept_the_user_takes_none_away() -> None:
+    whole, opening, growth = reasoning_trial(TALK)
+    start = len(opening.turns)
+    assert whole.turns == (*opening.turns, *growth.turns[1:])
+    assert not is_additive(whole.turns, start)
+    assert is_additive(whole.turns, start, keeps_reasoning=True)
+    assert not is_additive(TURNS, 2, keeps_reasoning=True)
+
+
+def test_what_steers_a_template() -> None:
+    other = changed(turns=TURNS[:1], system=(), tools=(), max_tokens=7)
+    kept = changed(extras={"chat_template_kwargs": msgspec.Raw(b'{"preserve_thinking":true}')})
+    assert steering(other, TARGET) == steering(TALK, TARGET)
+    assert len({steering(TALK, TARGET), steering(kept, TARGET), steering(TALK, Target("n"))}) == 3
 
 
 def test_pieces() -> None:

@@ -28,7 +28,7 @@ from qiao.core.conversation import (
 from qiao.core.fault import Fault
 from qiao.core.openai.target import Target
 from qiao.policies.overflow import LEAST_ANSWER
-from qiao.policies.prepare import Prepared, prepare
+from qiao.policies.prepare import Prepared, Switches, prepare
 from qiao.policies.quirks import Quirks
 from qiao.policies.window import is_far
 from qiao.profiles import find
@@ -38,7 +38,7 @@ from qiao.upstream.fitting import Fitter, OnOverflow
 from qiao.upstream.openai import OpenAIAnswer, OpenAIUpstream
 from tests.fakes.behaviour import Behaviour
 from tests.fakes.engine import FakeEngine, serving
-from tests.fakes.prompt import count
+from tests.fakes.prompt import count, render
 from tests.policies.test_history import assistant, result, user
 
 WINDOW = 8192
@@ -166,6 +166,60 @@ async def test_reasoning_that_a_later_turn_takes_away_is_not_counted_twice() -> 
             found = await asked.count(preparing(talk(0, turns=turns)), served)
             await opened(asked, talk(0, turns=turns), served)
             assert found.tokens == prompt(engine)
+
+
+def loops(rounds: int) -> tuple[Turn, ...]:
+    """A tool loop with reasoning and a new question, again and again."""
+    turns: list[Turn] = [user("a")]
+    for number in range(rounds):
+        turns.append(assistant(Reasoning(f"thought {number}"), ToolCall(f"t{number}", "Read", "{}")))
+        turns += [user(result(f"t{number}", "word " * 50)), assistant(f"Done {number}."), user(f"And {number}?")]
+    return tuple(turns)
+
+
+def keeping(conversation: Conversation) -> Preparation:
+    """With the reasoning of all earlier turns."""
+
+    def run(quirks: Quirks, target: Target, /, *, input_tokens: int | None = None, edited: bool = True) -> Prepared:
+        return prepare(conversation, find(NAME), target=target, switches=Switches(reasoning="send"), quirks=quirks)
+
+    return run
+
+
+async def test_where_reasoning_is_kept_a_new_question_costs_what_it_adds() -> None:
+    """The fake engine's template keeps it all, which a trial finds out once."""
+    async with upstream(max_model_len=10**6) as (engine, asked, served):
+        for rounds in range(10, 20):
+            engine.forget()
+            found = await asked.count(keeping(talk(0, turns=loops(rounds))), served)
+            asks = counted(engine)
+            answer = await asked.open(keeping(talk(0, turns=loops(rounds))), served, request_id="r")
+            answer.close()
+            assert (found.tokens, found.is_exact) == (prompt(engine), True)
+            if rounds > 10:
+                assert len(asks) == (4 if rounds == 11 else 1)
+                assert max(asks) <= 7
+
+
+async def test_where_a_new_question_drops_it_the_whole_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropping(messages: Any, tools: Any, **options: Any) -> str:
+        spoken = max(place for place, message in enumerate(messages) if message["role"] == "user")
+        kept = [
+            {name: value for name, value in message.items() if place > spoken or not name.startswith("reasoning")}
+            for place, message in enumerate(messages)
+        ]
+        return render(kept, tools, **options)
+
+    monkeypatch.setattr("tests.fakes.engine.render", dropping)
+    async with upstream(max_model_len=10**6) as (engine, asked, served):
+        for rounds in range(10, 14):
+            conversation = talk(0, turns=loops(rounds))
+            for turns in (conversation.turns[:-2], conversation.turns):
+                part = msgspec.structs.replace(conversation, turns=turns)
+                found = await asked.count(keeping(part), served)
+                answer = await asked.open(keeping(part), served, request_id="r")
+                answer.close()
+                assert found.tokens == prompt(engine)
 
 
 async def test_far_from_the_limit_nothing_is_counted() -> None:

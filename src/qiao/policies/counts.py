@@ -30,6 +30,13 @@ _GROWTH = (
     Turn("assistant", (Text("Nine."),)),
     Turn("user", (Text("Ten."),)),
 )
+# The reasoning of a tool loop that a question ends.
+_THOUGHT = (
+    Turn("user", (Text("One."),)),
+    Turn("assistant", (Reasoning("Two, three, four."), ToolCall("call_1", "five", '{"six": "seven"}'))),
+    Turn("user", (ToolResult("call_1", (Text("Eight."),)),)),
+)
+_QUESTION = (Turn("assistant", (Text("Nine."),)), Turn("user", (Text("Ten."),)))
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -91,13 +98,16 @@ def _head(conversation: Conversation, target: Target) -> bytes:
     return _ENCODER.encode([conversation.system, conversation.tools, steering, dialect])
 
 
-def is_additive(turns: tuple[Turn, ...], start: int) -> bool:
+def is_additive(turns: tuple[Turn, ...], start: int, *, keeps_reasoning: bool = False) -> bool:
     """Whether the prompt of `turns` is that of the first `start` of them and the rest behind it.
 
-    Templates that keep reasoning keep it until the user speaks again: such a turn takes tokens away before it.
+    Most templates keep reasoning until the user speaks again: such a turn takes tokens away before it.
+    `keeps_reasoning`: this one never drops it.
     """
     if not 0 < start < len(turns) or turns[start].role != "assistant" or turns[-1].role == "assistant":
         return False
+    if keeps_reasoning:
+        return True
     speaks = any(
         turn.role != "assistant" and any(not isinstance(part, ToolResult) for part in turn.parts)
         for turn in islice(turns, start, None)
@@ -116,16 +126,34 @@ def alone(conversation: Conversation) -> Conversation:
     return msgspec.structs.replace(conversation, system=(), tools=(), turns=(STUB,))
 
 
-def trial(conversation: Conversation) -> tuple[Conversation, Conversation, Conversation]:
-    """A small conversation whole, its beginning, and its growth behind the stub: with `alone`, these four tell whether
-    a template is additive at all."""
+Trial = tuple[Conversation, Conversation, Conversation]
+"""A small conversation whole, its beginning, and its growth behind the stub: with `alone`, these four tell whether a
+template adds the one to the other."""
 
+
+def trial(conversation: Conversation) -> Trial:
+    """Whether a template is additive at all."""
+    return _trial(conversation, _OPENING, _GROWTH)
+
+
+def reasoning_trial(conversation: Conversation) -> Trial:
+    """Whether it is where the user speaks after there was reasoning."""
+    return _trial(conversation, _THOUGHT, _QUESTION)
+
+
+def steering(conversation: Conversation, target: Target) -> bytes:
+    """A digest of all that steers a template, apart from what is said."""
+    bare = msgspec.structs.replace(conversation, system=(), tools=())
+    return hashlib.blake2b(_head(bare, target), digest_size=_DIGEST_SIZE).digest()
+
+
+def _trial(conversation: Conversation, opening: tuple[Turn, ...], growth: tuple[Turn, ...]) -> Trial:
     def of(*turns: Turn) -> Conversation:
         tool = Tool("five", "Six.")
         return msgspec.structs.replace(conversation, system=("Zero.",), tools=(tool,), turns=turns)
 
-    grown = behind_stub(of(*_OPENING, *_GROWTH), len(_OPENING))
-    return of(*_OPENING, *_GROWTH), of(*_OPENING), grown
+    grown = behind_stub(of(*opening, *growth), len(opening))
+    return of(*opening, *growth), of(*opening), grown
 
 
 def has_images(conversation: Conversation) -> bool:

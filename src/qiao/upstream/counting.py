@@ -21,6 +21,8 @@ from qiao.upstream.base import Count
 from qiao.upstream.client import Client, Reply
 
 _TIMEOUT = 30.0
+# A client may steer a template in many ways, and each is another one.
+_MOST_TEMPLATES = 100
 _CHARACTERS_A_TOKEN = 3.6
 _HAS_NO_ROUTE = (404, 405, 501)
 # Ray Serve has the route and a 400 behind it.
@@ -37,12 +39,15 @@ class Counter:
         self._local = asyncio.Lock()
         # Whether this target's template is additive; asked with the first long count.
         self._additive: dict[Target, bool] = {}
+        # Whether it keeps reasoning when the user speaks again, by what steers it; asked when that first matters.
+        self._keeping: dict[bytes, bool] = {}
 
     def forget(self) -> None:
         """Begin anew: another engine may stand behind the same address."""
         self._known = PrefixCounts()
         self._can_ask = True
         self._additive.clear()
+        self._keeping.clear()
 
     async def count(self, conversation: Conversation, target: Target) -> Count:
         """Tokens of the prompt of a prepared conversation. Only what is not known of it is counted. Never raises."""
@@ -82,7 +87,7 @@ class Counter:
         if known is not None and known.turns == turns:
             return known
         tokens = None
-        if known is not None and self._additive.get(target) and counts.is_additive(conversation.turns, known.turns):
+        if known is not None and self._additive.get(target) and await self._adds(conversation, target, known.turns):
             tokens = await self._grown(conversation, target, known)
         is_sum = tokens is not None
         if tokens is None:
@@ -97,7 +102,7 @@ class Counter:
         if target in self._additive:
             return await self._whole(conversation, target)
         tokens, is_additive = await asyncio.gather(
-            self._whole(conversation, target), self._is_additive(conversation, target)
+            self._whole(conversation, target), self._try(counts.trial(conversation), target)
         )
         if tokens is not None and is_additive is not None:
             self._additive[target] = is_additive
@@ -117,9 +122,22 @@ class Counter:
             self._known.remember(digest, tokens)
         return tokens
 
-    async def _is_additive(self, conversation: Conversation, target: Target) -> bool | None:
-        trial = (self._whole(part, target) for part in counts.trial(conversation))
-        whole, opening, growth, stub = await asyncio.gather(*trial, self._stub(conversation, target))
+    async def _adds(self, conversation: Conversation, target: Target, start: int) -> bool:
+        """Whether what stands behind the first `start` turns can be counted by itself."""
+        turns = conversation.turns
+        if counts.is_additive(turns, start) or not counts.is_additive(turns, start, keeps_reasoning=True):
+            return counts.is_additive(turns, start)
+        steering = counts.steering(conversation, target)
+        keeps = self._keeping.get(steering)
+        if keeps is None:
+            keeps = await self._try(counts.reasoning_trial(conversation), target)
+            if keeps is not None and len(self._keeping) < _MOST_TEMPLATES:
+                self._keeping[steering] = keeps
+        return keeps is True
+
+    async def _try(self, trial: counts.Trial, target: Target) -> bool | None:
+        asked = (self._whole(part, target) for part in trial)
+        whole, opening, growth, stub = await asyncio.gather(*asked, self._stub(trial[0], target))
         if whole is None or opening is None or growth is None or stub is None:
             return None
         return whole == opening + growth - stub
