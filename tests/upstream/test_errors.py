@@ -52,6 +52,7 @@ def test_every_remedy_stands_on_a_recorded_body() -> None:
     # Read in engines' sources, not recorded; the first shares its words with `strict_schema`.
     assert {remedy.name for remedy in remedies.TABLE} - known == {
         "forced_call_schema",
+        "long_tool_names",
         "priority",
         "template_arguments",
     }
