@@ -152,6 +152,7 @@ def test_a_driver_name_that_nobody_knows() -> None:
         ("4 x H20 96GB", 4, "H20-96G"),
         ("4xh20-96g", 4, "H20-96G"),
         ("4xH20 96G", 4, "H20-96G"),
+        ("4xH20(96GB)", 4, "H20-96G"),
         ("8xH20-3e", 8, "H20-141G"),
         ("8xH100-SXM5-80GB", 8, "H100-80G"),
         ("8xH100-SXM", 8, "H100-80G"),
@@ -208,6 +209,7 @@ def test_a_description_of_several_computers_is_not_one_gpu() -> None:
         "8x",
         "-1xH100",
         "2x 4x H20-96G",
+        "80G 4xH100",
         "1xNew-0G",
     ],
 )

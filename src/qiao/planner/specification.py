@@ -54,12 +54,12 @@ def _nodes(text: str) -> re.Match[str] | None:
 
 def _gpus(text: str, flag: str) -> tuple[Gpu, ...]:
     text = text.strip()
-    count, rest = _counted(text)
-    if _COUNT.match(rest) and not by_name(rest, None):
-        mend = f"For several computers: --nodes {text}." if flag == "--gpus" else "Write it like 2x8xH100-80G."
-        raise ConfigurationError(f"{flag} {text} has more than one number of GPUs.", hint=mend)
+    count, rest = _counted(re.sub(r"[()（）]", " ", text).strip())
     sizes = list(_SIZE.finditer(rest))
     name = " ".join(_SIZE.sub(" ", rest).split()).strip(" -_") if len(sizes) == 1 else rest
+    if _COUNT.match(name) and not by_name(name, None):
+        mend = f"For several computers: --nodes {text}" if flag == "--gpus" and _nodes(text) else _EXAMPLE
+        raise ConfigurationError(f"{flag} {text} has more than one number of GPUs.", hint=f"{mend}.")
     if not _NAME.match(name):
         raise ConfigurationError(f"{flag} {text} is not a number and a name of GPUs.", hint=f"{_EXAMPLE}.")
     if not 1 <= count <= 1024:
