@@ -17,7 +17,7 @@ from qiao.core.openai import decode_options as options
 from qiao.core.openai import decode_wire as wire
 from qiao.core.openai.decode_history import History, history
 from qiao.core.openai.decode_input import messages_of
-from qiao.core.openai.decode_tools import tool_choice, tools_of
+from qiao.core.openai.decode_tools import allowed_of, tool_choice, tools_of
 from qiao.core.openai.free_text import Form, FreeText
 
 PASSED_ON: Final = EXTRAS | {"ignore_eos", "stop_token_ids", "structured_outputs"}
@@ -95,6 +95,7 @@ def _request(fields: dict[str, msgspec.Raw]) -> Request:
     model = model_of(fields)
     options.refuse_unsupported(fields)
     offered = tools_of(optional(fields, "tools", _TOOLS) or [])
+    tools, choice = allowed_of(optional(fields, "tool_choice", _TOOL_CHOICE), offered.tools)
     past = _past(fields, offered.free_text)
     parallel = optional(fields, "parallel_tool_calls", _BOOLEAN)
     thinking, ignored = options.thinking(fields)
@@ -107,8 +108,8 @@ def _request(fields: dict[str, msgspec.Raw]) -> Request:
         model=model,
         turns=past.turns,
         system=past.system,
-        tools=offered.tools,
-        tool_choice=tool_choice(optional(fields, "tool_choice", _TOOL_CHOICE), parallel, offered.tools),
+        tools=tools,
+        tool_choice=tool_choice(choice, parallel, tools),
         max_tokens=options.max_tokens(fields),
         stop=options.stop(fields),
         stream=optional(fields, "stream", _BOOLEAN) is True,

@@ -64,6 +64,26 @@ def _tool(definition: wire.ToolDefinition, path: str) -> Tool:
     return msgspec.structs.replace(tool, parameters=object_text(schema, f"{path}.{name}"))
 
 
+def allowed_of(
+    choice: str | wire.ChosenTool | None, tools: tuple[Tool, ...]
+) -> tuple[tuple[Tool, ...], str | wire.ChosenTool | None]:
+    """The tools that may be called, and how the model shall choose among them.
+
+    `{"type": "allowed_tools"}` narrows the tools of one request; those that are left out are not offered in it.
+    """
+    if isinstance(choice, str) or choice is None or choice.type != "allowed_tools" or not tools:
+        return tools, choice
+    path = "tool_choice.allowed_tools"
+    allowed = choice.allowed_tools or wire.AllowedTools()
+    if not allowed.tools:
+        raise invalid(f"{path}.tools", "Field required")
+    mode = allowed.mode or ""
+    if mode not in ("auto", "required"):
+        raise invalid(f"{path}.mode", f"expected 'auto' or 'required', got {shown(mode)}")
+    names = {_chosen(tool, tools, f"{path}.tools.{index}") for index, tool in enumerate(allowed.tools)}
+    return tuple(tool for tool in tools if tool.name in names), mode
+
+
 def tool_choice(choice: str | wire.ChosenTool | None, parallel: bool | None, tools: tuple[Tool, ...]) -> ToolChoice:
     """How the model shall choose among `tools`; without tools there is nothing to choose."""
     if not tools:
@@ -79,15 +99,15 @@ def tool_choice(choice: str | wire.ChosenTool | None, parallel: bool | None, too
         case str():
             raise invalid("tool_choice", f"expected 'auto', 'none', 'required' or a function, got {shown(choice)}")
         case wire.ChosenTool():
-            return ToolChoice(mode="tool", name=_chosen(choice, tools), parallel=may_be_parallel)
+            return ToolChoice(mode="tool", name=_chosen(choice, tools, "tool_choice"), parallel=may_be_parallel)
 
 
-def _chosen(choice: wire.ChosenTool, tools: tuple[Tool, ...]) -> str:
+def _chosen(choice: wire.NamedTool, tools: tuple[Tool, ...], path: str) -> str:
     kind = choice.type or "function"
     if kind not in ("function", "custom"):
-        raise invalid("tool_choice.type", f"expected 'function' or 'custom', got {shown(kind)}")
+        raise invalid(f"{path}.type", f"expected 'function' or 'custom', got {shown(kind)}")
     named = choice.function or choice.custom
-    path, name = f"tool_choice.{kind}.name", choice.name if named is None else named.name
+    path, name = f"{path}.{kind}.name", choice.name if named is None else named.name
     if not name:
         raise invalid(path, "Field required")
     if all(tool.name != name for tool in tools):

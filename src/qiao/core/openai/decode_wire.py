@@ -215,13 +215,26 @@ class FunctionName(Shape, frozen=True):
     name: str | None = None
 
 
-class ChosenTool(Shape, frozen=True):
-    """A `tool_choice` that is an object."""
+class NamedTool(Shape, frozen=True):
+    """A tool that the request offers, by its name."""
 
     type: str | None = None
     function: FunctionName | None = None
     custom: FunctionName | None = None
     name: str | None = None
+
+
+class AllowedTools(Shape, frozen=True):
+    """Of the tools that the request offers those that may be called, and whether one has to be."""
+
+    mode: str | None = None
+    tools: list[NamedTool] | None = None
+
+
+class ChosenTool(NamedTool, frozen=True):
+    """A `tool_choice` that is an object."""
+
+    allowed_tools: AllowedTools | None = None
 
 
 # Options
