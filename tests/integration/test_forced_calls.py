@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from qiao.core.anthropic.grammar import Checker
+from qiao.upstream.insisting import LONGEST_TALK
 from tests.fakes.behaviour import Behaviour
-from tests.fakes.script import Say, Step, Think, call, marker, refusal, step
+from tests.fakes.script import Pause, Say, Step, Think, call, marker, refusal, step
 from tests.integration.conftest import Stage, Stages
 from tests.integration.test_no_restart import PARIS, TIME, WEATHER, both, essence, post, tools_of
+from tests.support.embedded import wait_until
 from tests.support.plain_http import ask
 
 pytestmark = pytest.mark.timeout(120)
@@ -265,6 +268,22 @@ def test_a_model_that_calls_at_once_is_not_asked_again(wordy: Stage) -> None:
     message = both(stage, asked(step("I look.", call("get_weather", city="Paris"), "So."), tool_choice=ANY))
     assert [block["type"] for block in essence(message)] == ["text", "tool_use", "text"]
     assert [chat.status for chat in stage.engine.chats] == [200] * 2
+
+
+def test_a_model_that_talks_on_without_a_call_is_not_heard_out(wordy: Stage) -> None:
+    stage = wordy
+    said = (step("I would rather talk. " * 400, Pause(40.0), "The end."), step(call("get_weather", city="Paris")))
+    reply = post(stage, {**asked(*said, tool_choice=ANY), "stream": True})
+    assert reply.status == 200
+    checker = Checker()
+    checker.feed(reply.body)
+    checker.close()
+    assert essence(checker.message) == [PARIS]
+    first, second = stage.engine.chats
+    wait_until(lambda: first.disconnected_at is not None, 5.0, "the end of the first answer")
+    answered = second.messages[-2]["content"]
+    assert answered.startswith("I would rather talk. I would")
+    assert len(answered) <= LONGEST_TALK
 
 
 def test_a_second_try_is_the_last_one(wordy: Stage) -> None:

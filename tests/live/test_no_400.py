@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def ask(stage: Stage, body: Json) -> Asked:
         healed = answer.getheader("x-qiao-healed")
         if answer.status != 200:
             return Asked(body, answer.status, answer.read().decode("utf-8", "replace"), healed)
-        message = _streamed(answer, is_endless) if body.get("stream") else json.loads(answer.read())
+        message = _streamed(answer, is_endless) if body.get("stream") else json.loads(b"".join(_pieces(answer)))
         if message is not None and not healed:
             # What a refusal takes out of one request only is still counted.
             counted = _counted(connection, body, headers)
@@ -106,7 +106,7 @@ def ask(stage: Stage, body: Json) -> Asked:
 def _streamed(answer: http.client.HTTPResponse, is_endless: bool) -> Json | None:
     """The message of a stream; None if its reader left because it would not end soon."""
     checker = Checker()
-    while piece := answer.read1(65536):
+    for piece in _pieces(answer):
         checker.feed(piece)
         if checker.error is not None:
             raise AssertionError(f"error event: {checker.error}")
@@ -114,6 +114,14 @@ def _streamed(answer: http.client.HTTPResponse, is_endless: bool) -> Json | None
             return None
     checker.close()
     return checker.message
+
+
+def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body as it comes. It is kept alive, so that its reader has to bound it."""
+    end = time.monotonic() + LIMIT
+    while piece := answer.read1(65536):
+        assert time.monotonic() < end, f"the answer did not end within {LIMIT:.0f} s"
+        yield piece
 
 
 def _counted(connection: http.client.HTTPConnection, body: Json, headers: dict[str, str]) -> Any:

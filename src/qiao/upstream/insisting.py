@@ -1,8 +1,8 @@
 """A call that only words can ask for: an answer without one is asked for once more.
 
-Nothing of the first answer is handed on before there is a call in it. If it ends without one, the model is shown what
-it said and asked again, and what it says then is the answer, whatever it is. Where the engine does not take the second
-request, the first answer stands.
+Nothing of the first answer is handed on before there is a call in it. If it ends without one, or talks on and on, the
+model is shown what it said and asked again, and what it says then is the answer, whatever it is. Where the engine does
+not take the second request, the first answer stands.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
 from qiao.upstream.base import Answer, Preparation
 from qiao.upstream.http import Sink
+
+LONGEST_TALK = 4_000
+"""Characters beside reasoning that an answer may have before its call; who says more is not about to call."""
 
 
 class Insisting:
@@ -71,19 +74,19 @@ class Insisting:
 
         def hear(data: bytes) -> bool:
             self._held.append(data)
-            return not listener.hears_call(data)
+            return not listener.has_heard_enough(data)
 
         try:
-            has_call = await self._first.pump(hear)
+            is_settled = await self._first.pump(hear)
         except Fault:
             # What was said until now is not lost.
             held, self._held = b"".join(self._held), []
             sink(held)
             raise
-        if has_call or not listener.ended_without_call():
+        if not (listener.talks_on if is_settled else listener.ended_without_call()):
             return self._first
         try:
-            second = await self._again(listener.text)
+            second = await self._again(listener.text[:LONGEST_TALK].strip())
         except Fault:
             return self._first
         self._first.close()
@@ -92,12 +95,13 @@ class Insisting:
 
 
 class _Listener:
-    """Reads along until there is a call."""
+    """Reads along until there is a call, or will be none."""
 
     def __init__(self, prepared: Prepared, *, whole: bool) -> None:
         self._decoder = ChatDecoder(whole=whole)
         self._tools = text_tools(prepared.dialect, prepared.tools, reasoning=prepared.reasoning, repair=prepared.repair)
         self._words: list[str] = []
+        self._length = 0
         self._called = False
         self._stopped = False
 
@@ -106,9 +110,15 @@ class _Listener:
         """The words of the answer, without its reasoning."""
         return "".join(self._words).strip()
 
-    def hears_call(self, data: bytes) -> bool:
+    @property
+    def talks_on(self) -> bool:
+        """It has said more than is said before a call."""
+        return self._length > LONGEST_TALK and not self._called
+
+    def has_heard_enough(self, data: bytes) -> bool:
+        """Whether it is known now that there is a call, or that there will be none."""
         self._take(data)
-        return self._called
+        return self._called or self.talks_on
 
     def ended_without_call(self) -> bool:
         """The bytes have ended: whether it was the model that ended its answer, and with no call."""
@@ -121,6 +131,7 @@ class _Listener:
             match event:
                 case TextAdded():
                     self._words.append(event.text)
+                    self._length += len(event.text)
                 case ToolCallStarted():
                     self._called = True
                 case Finished():
