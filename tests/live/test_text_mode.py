@@ -70,6 +70,9 @@ def test_what_the_probe_finds(deaf: Stage, bare: Stage) -> None:
     found = probed(bare)
     assert (found["read_by"], found["tools_rendered"], found["tools_written_by"]) == ("qiao", True, "template")
     assert "--tool-call-parser" in found["why"]
+    assert (found["template_dialect"], found["dialect_from"]) == ("hermes", "the chat template")
+    able = {name: found[name] for name in ("tokenize", "structured_outputs", "images", "prefill")}
+    assert able == {"tokenize": True, "structured_outputs": True, "images": False, "prefill": True}
 
 
 def test_a_session_in_words_is_the_native_prompt_token_for_token(deaf: Stage) -> None:
