@@ -13,7 +13,7 @@ from tests.fakes.script import Pause, Say, Step, Think, call, marker, refusal, s
 from tests.integration.conftest import Stage, Stages
 from tests.integration.test_no_restart import PARIS, TIME, WEATHER, both, essence, post, tools_of
 from tests.support.embedded import wait_until
-from tests.support.plain_http import ask
+from tests.support.plain_http import Asker, ask
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -273,14 +273,20 @@ def test_a_model_that_calls_at_once_is_not_asked_again(wordy: Stage) -> None:
 def test_a_model_that_talks_on_without_a_call_is_not_heard_out(wordy: Stage) -> None:
     stage = wordy
     said = (step("I would rather talk. " * 400, Pause(40.0), "The end."), step(call("get_weather", city="Paris")))
-    reply = post(stage, {**asked(*said, tool_choice=ANY), "stream": True})
-    assert reply.status == 200
+    asker = Asker(
+        stage.url,
+        "/v1/messages",
+        {**asked(*said, tool_choice=ANY), "stream": True},
+        headers={"x-api-key": stage.key},
+    )
+    wait_until(lambda: len(stage.engine.chats) == 2, 20.0, "the second request while the first answer is not over")
+    first, second = stage.engine.chats
+    assert first.finished_at is None or first.disconnected_at is not None
+    stage.engine.go_on()
     checker = Checker()
-    checker.feed(reply.body)
+    checker.feed(asker.answer.body)
     checker.close()
     assert essence(checker.message) == [PARIS]
-    first, second = stage.engine.chats
-    wait_until(lambda: first.disconnected_at is not None, 5.0, "the end of the first answer")
     answered = second.messages[-2]["content"]
     assert answered.startswith("I would rather talk. I would")
     assert len(answered) <= LONGEST_TALK
