@@ -122,6 +122,7 @@ def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
     while piece := answer.read1(65536):
         assert time.monotonic() < end, f"the answer did not end within {LIMIT:.0f} s"
         yield piece
+    answer.read()  # `read1` alone does not see the end of a body whose length was told
 
 
 def _counted(connection: http.client.HTTPConnection, body: Json, headers: dict[str, str]) -> Any:
