@@ -21,10 +21,10 @@ from qiao.upstream.fitting import OnOverflow
 from qiao.upstream.openai import OpenAIUpstream
 from tests.fakes import validation
 from tests.fakes.behaviour import Behaviour
-from tests.fakes.engine import FakeEngine, Recorded, serving
+from tests.fakes.engine import FakeEngine, Recorded
 from tests.fakes.prompt import count
 from tests.policies.test_history import assistant, result, user
-from tests.upstream.test_counting import WINDOW, talk
+from tests.upstream.test_counting import WINDOW, known, talk
 
 NAME = "a-model-that-sees"
 PICTURE = 3000
@@ -68,14 +68,8 @@ async def strict(
     engine = StrictEngine(
         {NAME: Behaviour(max_model_len=WINDOW, multimodal=True, **behaviour)}, words=words, weight=weight
     )
-    async with serving(engine) as url:
-        asked = OpenAIUpstream(url, on_overflow=on_overflow)
-        try:
-            facts = await asked.facts()
-            engine.forget()
-            yield engine, asked, facts.models[0]
-        finally:
-            await asked.close()
+    async with known(engine, on_overflow) as (asked, served):
+        yield engine, asked, served
 
 
 async def opened(asked: OpenAIUpstream, conversation: Conversation, served: Served) -> Answer:

@@ -70,18 +70,25 @@ def preparing(conversation: Conversation) -> Preparation:
 
 
 @asynccontextmanager
-async def upstream(
-    on_overflow: OnOverflow = "refuse", **behaviour: Any
-) -> AsyncIterator[tuple[FakeEngine, OpenAIUpstream, Served]]:
-    engine = FakeEngine({NAME: Behaviour(**{"max_model_len": WINDOW, **behaviour})})
+async def known(engine: FakeEngine, on_overflow: OnOverflow) -> AsyncIterator[tuple[OpenAIUpstream, Served]]:
+    """The upstream that asks `engine` and has its facts, and the engine's model."""
     async with serving(engine) as url:
         asked = OpenAIUpstream(url, on_overflow=on_overflow)
         try:
             facts = await asked.facts()
             engine.forget()
-            yield engine, asked, facts.models[0]
+            yield asked, facts.models[0]
         finally:
             await asked.close()
+
+
+@asynccontextmanager
+async def upstream(
+    on_overflow: OnOverflow = "refuse", **behaviour: Any
+) -> AsyncIterator[tuple[FakeEngine, OpenAIUpstream, Served]]:
+    engine = FakeEngine({NAME: Behaviour(**{"max_model_len": WINDOW, **behaviour})})
+    async with known(engine, on_overflow) as (asked, served):
+        yield engine, asked, served
 
 
 async def opened(asked: OpenAIUpstream, conversation: Conversation, served: Served) -> OpenAIAnswer:
