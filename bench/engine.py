@@ -3,8 +3,9 @@
     python -m bench.engine --port 0 --interval 0.02
 
 It prints its port. `max_tokens` is the number of chunks of a streamed answer; the model `paced` sends one every
-`interval` seconds, the model `instant` all of them at once, the model `prefill` all of them 5 ms after it accepted the
-request. A hand-written protocol, so that it costs little.
+`interval` seconds, the model `instant` all of them at once, the model `prefill` the first one 5 ms after it accepted
+the request and the others together, 5 ms later: no engine has its second token at the time of the first. A hand-written
+protocol, so that it costs little.
 """
 
 from __future__ import annotations
@@ -128,20 +129,22 @@ class Engine(asyncio.Protocol):
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
         )
         if b'"paced"' not in body:
-            pieces = b"".join(frame(chunk(number, with_usage=with_usage)) for number in range(1, count + 1))
+            pieces = [frame(chunk(number, with_usage=with_usage)) for number in range(1, count + 1)]
+            first, rest = b"".join(pieces[:1]), b"".join(pieces[1:]) + ending(count)
             if b'"prefill"' in body:
-                self._prefilling = asyncio.ensure_future(self._later(pieces + ending(count)))
+                self._prefilling = asyncio.ensure_future(self._later(first, rest))
             else:
-                self._transport.write(pieces + ending(count))
+                self._transport.write(first + rest)
             return
         # Streams begin out of step, or their chunks would arrive together and be cheap.
         start = self._loop.time() + random.random() * self._interval
         self._timer = self._loop.call_at(start, self._tick, 1, count, with_usage, start)
 
-    async def _later(self, data: bytes) -> None:
-        # In a thread: the loop's own timers are only good to a millisecond, which is what is measured here.
-        await asyncio.to_thread(time.sleep, PREFILL)
-        self._transport.write(data)
+    async def _later(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            # In a thread: the loop's own timers are only good to a millisecond, which is what is measured here.
+            await asyncio.to_thread(time.sleep, PREFILL)
+            self._transport.write(piece)
 
     def _tick(self, number: int, count: int, with_usage: bool, due: float) -> None:
         if number > count:

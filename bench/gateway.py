@@ -291,9 +291,9 @@ async def measure(engine: str, effort: Effort) -> str:
         f"\n\nPaced chunks: {effort.streams} streams, one chunk every {effort.interval * 1000:.0f} ms each "
         f"({per_second:.0f} a second), out of step. Processor times are the lowest of {effort.rounds} rounds, in which "
         f"the candidates take turns. The agent request's answer has three chunks. For the first token the upstream "
-        f"accepts a request at once and begins to answer 5 ms later; asked directly with the same "
-        f"{len(agent) / 1000:.0f} KB its first token came after {statistics.median(direct):.2f} ms (median of "
-        f"{len(direct)}; 99th percentile {percentile(direct, 0.99):.2f} ms).\n"
+        f"accepts a request at once, and its first chunk comes 5 ms later, the others 5 ms after that; asked directly "
+        f"with the same {len(agent) / 1000:.0f} KB its first token came after {statistics.median(direct):.2f} ms "
+        f"(median of {len(direct)}; 99th percentile {percentile(direct, 0.99):.2f} ms).\n"
     )
 
 
