@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, assert_never
 from urllib.parse import urlsplit
@@ -112,13 +113,19 @@ class Boundary:
             value = request.headers.get(name)
             if value is None:
                 continue
-            host = urlsplit(value if name == "Origin" else f"//{value}").hostname or ""
+            host = _host_of(value if name == "Origin" else f"//{value}")
             if host not in self._trusted_hosts and not _is_loopback(host):
                 raise Fault(
                     "permission", f"{name}: {value[:200]!r} is not this gateway; without a key only loopback is"
                 )
 
 
+@lru_cache(64)
+def _host_of(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+@lru_cache(64)
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback

@@ -8,9 +8,12 @@ the prompt's bytes decide whether the engine's prefix cache is hit.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import msgspec
+
+from qiao.core.json_text import is_object
 
 Role = Literal["system", "user", "assistant"]
 
@@ -73,14 +76,91 @@ class ToolResult(msgspec.Struct, frozen=True):
 Part: TypeAlias = Text | Image | Document | Reasoning | ToolCall | ToolResult
 
 
-class Turn(msgspec.Struct, frozen=True):
-    """One message. A system turn stands where the client put it; the head of the prompt is `Conversation.system`."""
+class Outline(msgspec.Struct, frozen=True):
+    """A turn without its words.
+
+    * `kinds`: of its parts, and of the blocks in its results.
+    * `calls`: ids of its calls; `answers`: ids of the calls whose results it brings.
+    * `is_plain`: every part is one that its role may say, says something, and can be sent as it stands: no blank text,
+      no result that is an error, no arguments that are no object, results or other parts but not both.
+    """
+
+    kinds: frozenset[type]
+    calls: tuple[str, ...]
+    answers: tuple[str, ...]
+    is_plain: bool
+
+
+class Turn(msgspec.Struct, frozen=True, cache_hash=True, dict=True):
+    """One message. A system turn stands where the client put it; the head of the prompt is `Conversation.system`.
+
+    What is found out about a turn is kept with it: a conversation brings the same ones again with every request.
+    """
 
     role: Role
     parts: tuple[Part, ...]
 
+    @cached_property
+    def outline(self) -> Outline:
+        """What there is to know of it without reading it again."""
+        parts = self.parts
+        kinds: set[type] = set(map(type, parts))
+        results = [part for part in parts if isinstance(part, ToolResult)]
+        for result in results:
+            kinds.update(map(type, result.parts))
+        return Outline(
+            frozenset(kinds),
+            tuple([part.id for part in parts if isinstance(part, ToolCall)]),
+            tuple([result.call_id for result in results]),
+            _is_plain(self, has_results=bool(results)),
+        )
 
-class Tool(msgspec.Struct, frozen=True, gc=False):
+
+def _is_plain(turn: Turn, *, has_results: bool) -> bool:
+    match turn.role:
+        case "assistant":
+            says_something = any(type(part) is not Reasoning for part in turn.parts)
+            return says_something and all(map(_is_plain_answer, turn.parts))
+        case "user" if has_results:
+            return all(map(_is_plain_result, turn.parts))
+        case "user":
+            return bool(turn.parts) and all(map(_is_plain_word, turn.parts))
+        case "system":
+            return bool(turn.parts) and all(type(part) is Text and _is_plain_word(part) for part in turn.parts)
+
+
+def _is_plain_answer(part: Part) -> bool:
+    match part:
+        case ToolCall():
+            return bool(part.id) and is_object(part.arguments)
+        case Text() | Reasoning():
+            return not is_blank(part.text)
+        case _:
+            return False
+
+
+def _is_plain_result(part: Part) -> bool:
+    if not isinstance(part, ToolResult) or part.is_error or not part.parts:
+        return False
+    return not any(type(inner) is Text and is_blank(inner.text) for inner in part.parts)
+
+
+def _is_plain_word(part: Part) -> bool:
+    match part:
+        case Text():
+            return not is_blank(part.text)
+        case Image() | Document():
+            return True
+        case _:
+            return False
+
+
+def is_blank(text: str) -> bool:
+    """Without the copy that `strip` makes of a long text."""
+    return not text or text.isspace()
+
+
+class Tool(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """A function the model may call.
 
     `parameters`: JSON Schema text of an object, as the client wrote it. `deferred`: sent by the client but not to be

@@ -103,6 +103,15 @@ def is_null(raw: msgspec.Raw) -> bool:
     return raw in _ABSENT
 
 
+def is_object(text: str) -> bool:
+    """Whether it is the JSON of an object."""
+    try:
+        _MEMBERS.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
 def object_text(raw: msgspec.Raw, path: str) -> str:
     """The JSON text of the object that has to stand at `path`."""
     if is_null(raw):

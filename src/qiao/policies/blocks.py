@@ -33,19 +33,15 @@ def document_key(document: Document) -> str:
 
 def kinds(turns: Turns) -> set[type]:
     """The kinds of parts and blocks that occur, so that a step with nothing to do is not walked through."""
-    found: set[type] = set()
-    for turn in turns:
-        for part in turn.parts:
-            found.add(type(part))
-            if type(part) is ToolResult:
-                found.update(map(type, part.parts))
-    return found
+    return set().union(*[turn.outline.kinds for turn in turns])
 
 
 def documents_needed(conversation: Conversation) -> tuple[Document, ...]:
     """The documents whose text `prepare` will ask for, each once, in order of appearance."""
     found: dict[str, Document] = {}
     for turn in conversation.turns:
+        if Document not in turn.outline.kinds:
+            continue
         for part in turn.parts:
             if type(part) is ToolResult:
                 for inner in part.parts:

@@ -23,8 +23,9 @@ from qiao.core.conversation import (
     ToolReference,
     ToolResult,
     Turn,
+    is_blank,
 )
-from qiao.core.json_text import UNREADABLE_KEY
+from qiao.core.json_text import UNREADABLE_KEY, is_object
 from qiao.policies.prefix import SideText, divide_side_text
 
 Turns = tuple[Turn, ...]
@@ -36,8 +37,6 @@ _ORPHAN = "(result of a tool call that is not in this conversation)"
 
 # How results begin that call themselves an error; Claude Code wraps its own in the tag.
 _SAYS_ERROR = ("error", "<tool_use_error>")
-
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _Exchange:
@@ -98,59 +97,21 @@ def is_well(turns: Turns) -> bool:
     False: it may need mending. A turn that only a closer look can judge counts as such.
     """
     ids: set[str] = set()
-    waiting: list[str] = []
+    waiting: tuple[str, ...] = ()
     previous: Role = "assistant"
     for turn in turns:
         role = turn.role
-        if not turn.parts or role == previous:
+        outline = turn.outline
+        if role == previous or not outline.is_plain or outline.answers != waiting:
             return False
+        waiting = outline.calls
         if waiting:
-            if role != "user" or not _answers(turn.parts, waiting):
+            before = len(ids)
+            ids.update(waiting)
+            if len(ids) != before + len(waiting):
                 return False
-            waiting = []
-        elif role == "assistant":
-            if not _is_answer(turn.parts, ids, waiting):
-                return False
-        elif not all(_is_said_by(role, part) for part in turn.parts):
-            return False
         previous = role
     return bool(turns) and not waiting
-
-
-def _is_answer(parts: tuple[Part, ...], ids: set[str], calls: list[str]) -> bool:
-    """Whether an assistant turn is as it should be. Its ids are added to `ids` and `calls`."""
-    says_something = False
-    for part in parts:
-        kind = type(part)
-        if kind is ToolCall:
-            if not part.id or part.id in ids or _object(part.arguments) is not part.arguments:  # type: ignore[union-attr]
-                return False
-            ids.add(part.id)  # type: ignore[union-attr]
-            calls.append(part.id)  # type: ignore[union-attr]
-        elif (kind is not Text and kind is not Reasoning) or _is_blank(part.text):  # type: ignore[union-attr]
-            return False
-        says_something = says_something or kind is not Reasoning
-    return says_something
-
-
-def _answers(parts: tuple[Part, ...], calls: list[str]) -> bool:
-    """Whether these are the results of `calls` in order, and nothing else."""
-    if len(parts) != len(calls):
-        return False
-    for part, call_id in zip(parts, calls, strict=True):
-        if type(part) is not ToolResult or part.call_id != call_id or part.is_error or not part.parts:
-            return False
-        if any(type(inner) is Text and _is_blank(inner.text) for inner in part.parts):
-            return False
-    return True
-
-
-def _is_said_by(role: Role, part: Part) -> bool:
-    """Whether `part` may stand as it is in a turn of `role` (user, system) that answers no call."""
-    kind = type(part)
-    if kind is Text:
-        return not _is_blank(part.text)  # type: ignore[union-attr]
-    return role == "user" and (kind is Image or kind is Document)
 
 
 def _mended(turns: Turns, side_text: SideText) -> tuple[Turns, tuple[str, ...]]:
@@ -209,9 +170,9 @@ def _clean(part: Part, role: str) -> Part | None:
     """The part, if it says anything, in a form that `role` may say."""
     match part:
         case Text():
-            return None if _is_blank(part.text) else part
+            return None if is_blank(part.text) else part
         case Reasoning():
-            if _is_blank(part.text):
+            if is_blank(part.text):
                 return None
             return part if role == "assistant" else Text(part.text)
         case ToolCall():
@@ -223,11 +184,6 @@ def _clean(part: Part, role: str) -> Part | None:
             return Text(words) if words else None
         case Image() | Document():
             return part if role == "user" else Text(_words(part))
-
-
-def _is_blank(text: str) -> bool:
-    """Without the copy that `strip` makes of a long text."""
-    return not text or text.isspace()
 
 
 def _words(block: ResultPart) -> str:
@@ -269,13 +225,11 @@ def _calls_of(
 
 def _object(arguments: str) -> str:
     """The same text where it is the JSON of an object; else an object that holds what was there."""
-    try:
-        _OBJECT.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
-        if not arguments.strip():
-            return "{}"
-        return msgspec.json.encode({UNREADABLE_KEY: arguments}).decode()
-    return arguments
+    if is_object(arguments):
+        return arguments
+    if not arguments.strip():
+        return "{}"
+    return msgspec.json.encode({UNREADABLE_KEY: arguments}).decode()
 
 
 def _replies(
@@ -358,7 +312,7 @@ def _group(groups: list[tuple[Role, list[Part]]], role: Role) -> list[Part]:
 
 def _settled(result: ToolResult, call_id: str) -> ToolResult:
     """A result that says something, and says that it is an error in words: the protocol has no field for it."""
-    parts = [part for part in result.parts if not (isinstance(part, Text) and _is_blank(part.text))]
+    parts = [part for part in result.parts if not (isinstance(part, Text) and is_blank(part.text))]
     if parts and not result.is_error and len(parts) == len(result.parts) and result.call_id == call_id:
         return result
     if not parts:

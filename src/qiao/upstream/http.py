@@ -12,6 +12,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Protocol, TypeAlias, cast
 from urllib.parse import quote, urlsplit
 
@@ -490,13 +491,18 @@ class Connections:
         return connection
 
     def _written(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> bytes:
-        lines = [f"{method} {self._origin.base}{quote(path, safe=_PATH_CHARACTERS)} HTTP/1.1\r\n", self._headers]
+        lines = [f"{method} {self._origin.base}{_quoted(path)} HTTP/1.1\r\n", self._headers]
         if headers:
             lines += [f"{_safe(name)}: {_safe(value)}\r\n" for name, value in headers.items()]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}\r\n")
         lines.append("\r\n")
         return "".join(lines).encode() + (body or b"")
+
+
+@lru_cache(64)
+def _quoted(path: str) -> str:
+    return quote(path, safe=_PATH_CHARACTERS)
 
 
 def _safe(text: str) -> str:
