@@ -11,7 +11,7 @@ import asyncio
 import socket
 import ssl
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol, TypeAlias, cast
 from urllib.parse import quote, urlsplit
@@ -194,8 +194,8 @@ class _Connection(asyncio.Protocol):
 
     # -- one exchange ---------------------------------------------------------------------------------------------
 
-    async def exchange(self, request: bytes, meanwhile: Callable[[], None] | None) -> Response:
-        """Send `request`, whole, and wait for the answer's head. Whatever goes wrong ends the connection.
+    async def exchange(self, request: Sequence[bytes], meanwhile: Callable[[], None] | None) -> Response:
+        """Send the pieces of `request` and wait for the answer's head. Whatever goes wrong ends the connection.
 
         `meanwhile` is called once it is sent.
         """
@@ -203,7 +203,7 @@ class _Connection(asyncio.Protocol):
         if self._error is not None:
             raise self._error
         self._begin()
-        self._transport.write(request)
+        self._transport.writelines(request)
         is_answered = False
         try:
             if meanwhile is not None:
@@ -490,14 +490,18 @@ class Connections:
             raise ConnectTimeout(f"no connection in {self._connect_timeout:g} seconds") from error
         return connection
 
-    def _written(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> bytes:
+    def _written(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None
+    ) -> tuple[bytes, ...]:
+        """Head and body, apart: a body of an agent is long, and copying it takes time."""
         lines = [f"{method} {self._origin.base}{_quoted(path)} HTTP/1.1\r\n", self._headers]
         if headers:
             lines += [f"{_safe(name)}: {_safe(value)}\r\n" for name, value in headers.items()]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}\r\n")
         lines.append("\r\n")
-        return "".join(lines).encode() + (body or b"")
+        head = "".join(lines).encode()
+        return (head, body) if body else (head,)
 
 
 @lru_cache(64)
