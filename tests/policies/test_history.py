@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from qiao.core.conversation import Document, Image, Part, Reasoning, Role, Text, ToolCall, ToolResult, Turn
 from qiao.policies import history
-from qiao.policies.history import NO_CONTENT, NO_OUTPUT, NO_RESULT, heal, is_well
+from qiao.policies.course import course
+from qiao.policies.history import NO_CONTENT, NO_OUTPUT, NO_RESULT, heal
 from qiao.policies.prefix import SideText
 
 
@@ -269,7 +270,7 @@ def _nearly_sound(draw: st.DrawFn) -> tuple[Turn, ...]:
 def test_what_looks_well_would_be_mended_into_itself(turns: tuple[Turn, ...]) -> None:
     mended = history._mended(turns, "user")
     assert heal(turns) == mended
-    if is_well(turns):
+    if course(turns).is_well:
         assert mended == (turns, ())
 
 
@@ -282,8 +283,8 @@ def test_a_sound_history_looks_well_at_once() -> None:
         Turn("user", (result,)),
         Turn("assistant", (Text("answer"),)),
     )
-    assert is_well(turns)
-    assert is_well(turns[:-1])
-    assert not is_well(turns[:-2])
-    assert is_well(turns[1:])
-    assert not is_well(turns[2:])
+    assert course(turns).is_well
+    assert course(turns[:-1]).is_well
+    assert not course(turns[:-2]).is_well
+    assert course(turns[1:]).is_well
+    assert not course(turns[2:]).is_well

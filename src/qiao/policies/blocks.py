@@ -22,6 +22,7 @@ from qiao.core.conversation import (
     ToolResult,
     Turn,
 )
+from qiao.policies.course import course
 
 Turns = tuple[Turn, ...]
 
@@ -31,17 +32,12 @@ def document_key(document: Document) -> str:
     return hashlib.sha256(document.data.encode()).hexdigest()
 
 
-def kinds(turns: Turns) -> set[type]:
-    """The kinds of parts and blocks that occur, so that a step with nothing to do is not walked through."""
-    return set().union(*[turn.outline.kinds for turn in turns])
-
-
 def documents_needed(conversation: Conversation) -> tuple[Document, ...]:
     """The documents whose text `prepare` will ask for, each once, in order of appearance."""
+    if Document not in course(conversation.turns).kinds:
+        return ()
     found: dict[str, Document] = {}
     for turn in conversation.turns:
-        if Document not in turn.outline.kinds:
-            continue
         for part in turn.parts:
             if type(part) is ToolResult:
                 for inner in part.parts:

@@ -26,6 +26,7 @@ from qiao.core.conversation import (
     is_blank,
 )
 from qiao.core.json_text import UNREADABLE_KEY, is_object
+from qiao.policies.course import course
 from qiao.policies.prefix import SideText, divide_side_text
 
 Turns = tuple[Turn, ...]
@@ -88,30 +89,7 @@ def heal(turns: Turns, side_text: SideText = "user") -> tuple[Turns, tuple[str, 
 
     `side_text`: where words go that stand beside results in one turn, see `prefix.divide_side_text`.
     """
-    return (turns, ()) if is_well(turns) else _mended(turns, side_text)
-
-
-def is_well(turns: Turns) -> bool:
-    """Whether nothing is to be mended, as in nearly every history: looked at once, before anything is taken apart.
-
-    False: it may need mending. A turn that only a closer look can judge counts as such.
-    """
-    ids: set[str] = set()
-    waiting: tuple[str, ...] = ()
-    previous: Role = "assistant"
-    for turn in turns:
-        role = turn.role
-        outline = turn.outline
-        if role == previous or not outline.is_plain or outline.answers != waiting:
-            return False
-        waiting = outline.calls
-        if waiting:
-            before = len(ids)
-            ids.update(waiting)
-            if len(ids) != before + len(waiting):
-                return False
-        previous = role
-    return bool(turns) and not waiting
+    return (turns, ()) if course(turns).is_well else _mended(turns, side_text)
 
 
 def _mended(turns: Turns, side_text: SideText) -> tuple[Turns, tuple[str, ...]]:

@@ -12,6 +12,7 @@ from qiao.core.conversation import Conversation, Document, Image, Reasoning, Too
 from qiao.core.openai.target import Target
 from qiao.policies import blocks, context, history, prefix, sampling, text_mode, text_tools, tool_names, tools
 from qiao.policies.context import AppliedEdit
+from qiao.policies.course import course
 from qiao.policies.guided import Grammar
 from qiao.policies.prefix import SideText
 from qiao.policies.quirks import Quirks, mend
@@ -107,7 +108,7 @@ def prepare(
     _, target = mend(conversation, target or _OTHER_PROTOCOL, quirks)
     resend = sampling.decide_resend(switches.reasoning, profile, target)
     turns, applied = context.apply_edits(conversation, input_tokens)
-    present = blocks.kinds(turns)  # once: a step with nothing to do is not walked through
+    present = frozenset(course(turns).kinds)
     turns = _readable(turns, present, conversation, profile, documents, quirks, resend, notes)
     turns = _placed(turns, present, profile, quirks, switches, notes)
     listed, choice, offered = tools.offer(conversation, arrived := arrived_names(tool_history))
@@ -218,7 +219,7 @@ def _bound_by(asked: text_mode.Reading) -> tuple[str, ...]:
 
 def _readable(
     turns: blocks.Turns,
-    present: set[type],
+    present: frozenset[type],
     conversation: Conversation,
     profile: Profile,
     documents: Mapping[str, str],
@@ -243,7 +244,12 @@ def _readable(
 
 
 def _placed(
-    turns: blocks.Turns, present: set[type], profile: Profile, quirks: Quirks, switches: Switches, notes: list[str]
+    turns: blocks.Turns,
+    present: frozenset[type],
+    profile: Profile,
+    quirks: Quirks,
+    switches: Switches,
+    notes: list[str],
 ) -> blocks.Turns:
     """Every turn where the template takes it. Pairs come first: what is folded or moved hangs on them."""
     turns, said = history.heal(turns, switches.side_text)

@@ -1,9 +1,8 @@
-"""Turns are written once: the same bytes, whatever was written before, and in bounded memory."""
+"""Turns are written once: the same bytes, whatever was written before."""
 
 from __future__ import annotations
 
 import msgspec
-import pytest
 
 from qiao.core.conversation import Conversation, Reasoning, Text, Turn
 from qiao.core.openai import request
@@ -27,15 +26,23 @@ def test_a_turn_is_written_for_each_engine_in_its_words() -> None:
         assert none[1] == {"role": "assistant", "content": "Ho"}  # type: ignore[index]
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = request._WrittenTurns()
-    monkeypatch.setattr(request, "_KEPT_TURN", 100)
-    monkeypatch.setattr(request, "_KEPT_TURNS", 1000)
-    for number in range(200):
-        for length in (1, 50, 200):
-            turn = Turn("user", (Text(f"{number} " + "x" * length),))
-            first = written.messages(turn, None)
-            assert first == written.messages(turn, None)
-            assert bytes(first[0]) == msgspec.json.encode({"role": "user", "content": turn.parts[0].text})  # type: ignore[union-attr]
-            assert written._size == sum(len(raw) for raws in written._known.values() for raw in raws) <= 1000
-            assert all(len(raw) <= 100 for raws in written._known.values() for raw in raws)
+def test_a_conversation_is_written_alike_whatever_came_before() -> None:
+    first, other = Turn("user", (Text("Hi"),)), Turn("user", (Text("Ho"),))
+    said, meant = Turn("assistant", (Text("1"),)), Turn("assistant", (Text("2"),))
+    empty = Turn("user", ())
+    conversations = [
+        (first,),
+        (first, said, other),
+        (first, said),
+        (first, meant, other, said),
+        (other, said),
+        (empty, said),
+        (first, said, other, meant, other),
+        (),
+    ]
+    target = Target(model="m")
+    for turns in conversations * 2:
+        expected = [
+            {"role": turn.role, "content": part.text} for turn in turns for part in turn.parts if isinstance(part, Text)
+        ]
+        assert body(turns, target)["messages"] == expected

@@ -7,11 +7,12 @@ Equal turns give equal bytes, whatever follows them: the engine's prefix cache l
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, Literal, assert_never
 
 import msgspec
 
+from qiao.core.beginnings import Beginnings
 from qiao.core.conversation import (
     Conversation,
     Document,
@@ -67,10 +68,6 @@ _NOT_EXTRAS = frozenset(
         "tools",
     }
 )
-
-# Bytes of one turn that is kept, and of all.
-_KEPT_TURN: Final = 8 * 1024
-_KEPT_TURNS: Final = 8 * 2**20
 
 _ENCODER = msgspec.json.Encoder()
 _KWARGS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -179,40 +176,23 @@ def _body(conversation: Conversation, target: Target) -> dict[str, object]:
     return body
 
 
-def _written_messages(conversation: Conversation, target: Target) -> list[msgspec.Raw]:
+def _written_messages(conversation: Conversation, target: Target) -> msgspec.Raw:
     """`messages`, as JSON."""
-    written = [msgspec.Raw(_ENCODER.encode(message)) for message in _head(conversation)]
-    for turn in conversation.turns:
-        written += _WRITTEN.messages(turn, target.reasoning_field)
-    return written
+    head = [_ENCODER.encode(message) for message in _head(conversation)]
+    turns = _WRITTEN[target.reasoning_field].of(conversation.turns)
+    return msgspec.Raw(b"[%b]" % b",".join((*head, turns) if turns else head))
 
 
-class _WrittenTurns:
-    """A conversation comes again with every turn, a little longer: what was written of it is not written anew.
-
-    Bounded: long turns are few and cost little a byte, so only short ones are kept, and all go when they are many.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Turn, ReasoningField], tuple[msgspec.Raw, ...]] = {}
-        self._size = 0
-
-    def messages(self, turn: Turn, reasoning_field: ReasoningField) -> tuple[msgspec.Raw, ...]:
-        known = self._known.get((turn, reasoning_field))
-        if known is not None:
-            return known
-        made = tuple([msgspec.Raw(_ENCODER.encode(message)) for message in _turn_messages(turn, reasoning_field)])
-        size = sum(map(len, made))
-        if size <= _KEPT_TURN:
-            if self._size + size > _KEPT_TURNS:
-                self._known.clear()
-                self._size = 0
-            self._known[turn, reasoning_field] = made
-            self._size += size
-        return made
+def _write(reasoning_field: ReasoningField, written: bytearray, turn: Turn) -> None:
+    """A turn's messages behind those that are written, which the conversation brings again with every request."""
+    for message in _turn_messages(turn, reasoning_field):
+        if written:
+            written += b","
+        written += _ENCODER.encode(message)
 
 
-_WRITTEN: Final = _WrittenTurns()
+_FIELDS: Final[tuple[ReasoningField, ...]] = ("reasoning", "reasoning_content", None)
+_WRITTEN: Final = {field: Beginnings(bytearray, partial(_write, field)) for field in _FIELDS}
 
 
 def _user_messages(turn: Turn) -> list[Message]:
