@@ -24,9 +24,16 @@ def said(state: list[str], turn: Turn) -> None:
     most_characters=st.integers(1, 40),
 )
 def test_the_state_is_that_of_the_turns_alone(asked: list[list[str]], most: int, most_characters: int) -> None:
-    beginnings = Beginnings[list[str]](list, said, most=most, most_characters=most_characters)
+    beginnings = Beginnings(list[str], said, list, most=most, most_characters=most_characters)
     for words in asked:
         assert beginnings.of(tuple(map(turn, words))) == words
+
+
+def test_what_was_said_stays() -> None:
+    beginnings = Beginnings(list[str], said, list)
+    first = beginnings.of((turn("a"),))
+    beginnings.of((turn("a"), turn("b")))
+    assert first == ["a"]
 
 
 def test_only_new_turns_are_taken() -> None:
@@ -35,7 +42,7 @@ def test_only_new_turns_are_taken() -> None:
     def step(state: list[str], turn: Turn) -> None:
         said(taken, turn)
 
-    beginnings = Beginnings[list[str]](list, step)
+    beginnings = Beginnings(list[str], step, list)
     beginnings.of((turn("a"), turn("b")))
     beginnings.of((turn("a"), turn("b"), turn("c")))
     beginnings.of((turn("a"), turn("b"), turn("c")))
@@ -50,7 +57,7 @@ def test_a_state_that_broke_is_not_gone_on_with() -> None:
         if state[-1] == "bad":
             raise ValueError("bad")
 
-    beginnings = Beginnings[list[str]](list, step)
+    beginnings = Beginnings(list[str], step, list)
     beginnings.of((turn("a"),))
     with pytest.raises(ValueError, match="bad"):
         beginnings.of((turn("a"), turn("b"), turn("bad")))
@@ -63,7 +70,7 @@ def test_the_conversation_that_was_used_least_recently_is_forgotten() -> None:
     def step(state: list[str], turn: Turn) -> None:
         said(taken, turn)
 
-    beginnings = Beginnings[list[str]](list, step, most=2)
+    beginnings = Beginnings(list[str], step, list, most=2)
     for word in "abacab":
         beginnings.of((turn(word),))
     assert taken == ["a", "b", "c", "b"]
@@ -83,7 +90,7 @@ def test_the_conversation_that_was_used_least_recently_is_forgotten() -> None:
     ],
 )
 def test_long_conversations_are_not_kept(part: Part) -> None:
-    beginnings = Beginnings[list[str]](list, said, most_characters=200)
+    beginnings = Beginnings(list[str], said, list, most_characters=200)
     beginnings.of((Turn("user", (part,)),))
     assert len(beginnings) == 0
     for number in range(20):

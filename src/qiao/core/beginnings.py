@@ -23,6 +23,7 @@ from qiao.core.conversation import (
 )
 
 State = TypeVar("State")
+Said = TypeVar("Said")
 Turns: TypeAlias = tuple[Turn, ...]
 
 MOST: Final = 256
@@ -32,26 +33,28 @@ MOST_CHARACTERS: Final = 8 * 2**20
 """Characters of all that are kept."""
 
 
-class Beginnings(Generic[State]):
-    """`of(turns)`: the state after all of them.
+class Beginnings(Generic[State, Said]):
+    """`of(turns)`: what there is to say after all of them.
 
     * `start()`: the state before the first turn.
     * `step(state, turn)`: takes one more into it, in place. It may depend on nothing else.
+    * `say(state)`: what is told of a state. It must not change with it.
 
-    Conversations are told apart by their first turn; two that share it take turns in being forgotten. A state belongs
-    here: whoever asked may look at it until the next call.
+    Conversations are told apart by their first turn; two that share it take turns in being forgotten.
     """
 
     def __init__(
         self,
         start: Callable[[], State],
         step: Callable[[State, Turn], None],
+        say: Callable[[State], Said],
         *,
         most: int = MOST,
         most_characters: int = MOST_CHARACTERS,
     ) -> None:
         self._start = start
         self._step = step
+        self._say = say
         self._most = most
         self._most_characters = most_characters
         self._characters = 0
@@ -60,29 +63,34 @@ class Beginnings(Generic[State]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, turns: Turns) -> State:
-        """The state after `turns`. Raises what `step` raises."""
+    def of(self, turns: Turns) -> Said:
+        """What there is to say after `turns`. Raises what `step` raises."""
         if not turns:
-            return self._start()
-        # Taken out, so that nothing is left of a state that breaks on the way.
-        begun, state, characters = self._known.pop(turns[0], ((), None, 0))
-        self._characters -= characters
-        if state is None or (begun is not turns and turns[: len(begun)] != begun):
+            return self._say(self._start())
+        # Taken out: nothing is left of a state that breaks on the way, and nobody else goes on with it meanwhile.
+        begun, state, characters = self._taken(turns[0]) or ((), self._start(), 0)
+        if begun is not turns and turns[: len(begun)] != begun:
             begun, state, characters = (), self._start(), 0
         for turn in turns[len(begun) :]:
             self._step(state, turn)
             characters += _characters(turn)
-        self._keep(turns, state, characters)
-        return state
+        said = self._say(state)
+        if characters <= self._most_characters // 4:
+            self._keep(turns, state, characters)
+        return said
+
+    def _taken(self, first: Turn) -> tuple[Turns, State, int] | None:
+        known = self._known.pop(first, None)
+        if known is not None:
+            self._characters -= known[2]
+        return known
 
     def _keep(self, turns: Turns, state: State, characters: int) -> None:
-        if characters > self._most_characters // 4:
-            return
+        self._taken(turns[0])
         self._known[turns[0]] = turns, state, characters
         self._characters += characters
         while len(self._known) > self._most or self._characters > self._most_characters:
-            _, (_, _, gone) = self._known.popitem(last=False)
-            self._characters -= gone
+            self._taken(next(iter(self._known)))
 
 
 def _characters(turn: Turn) -> int:

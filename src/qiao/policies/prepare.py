@@ -108,7 +108,7 @@ def prepare(
     _, target = mend(conversation, target or _OTHER_PROTOCOL, quirks)
     resend = sampling.decide_resend(switches.reasoning, profile, target)
     turns, applied = context.apply_edits(conversation, input_tokens)
-    present = frozenset(course(turns).kinds)
+    present = course(turns).kinds
     turns = _readable(turns, present, conversation, profile, documents, quirks, resend, notes)
     turns = _placed(turns, present, profile, quirks, switches, notes)
     listed, choice, offered = tools.offer(conversation, arrived := arrived_names(tool_history))

@@ -192,7 +192,7 @@ def _write(reasoning_field: ReasoningField, written: bytearray, turn: Turn) -> N
 
 
 _FIELDS: Final[tuple[ReasoningField, ...]] = ("reasoning", "reasoning_content", None)
-_WRITTEN: Final = {field: Beginnings(bytearray, partial(_write, field)) for field in _FIELDS}
+_WRITTEN: Final = {field: Beginnings(bytearray, partial(_write, field), bytes) for field in _FIELDS}
 
 
 def _user_messages(turn: Turn) -> list[Message]:
