@@ -116,6 +116,11 @@ class Engine(NamedTuple):
         tokens: list[int] = self.post("/tokenize", body)["tokens"]
         return tokens
 
+    def text(self, tokens: list[int]) -> str:
+        body = {"model": MODEL, "tokens": tokens}
+        text: str = self.post("/detokenize", body)["prompt"]
+        return text
+
     def told(self) -> tuple[int, int]:
         """Its counters: tokens looked up in the prefix cache, tokens found."""
         queries = self.server.metric("vllm:prefix_cache_queries_total")
