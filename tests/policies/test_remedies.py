@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import msgspec
@@ -21,7 +22,8 @@ from qiao.core.conversation import (
     Turn,
 )
 from qiao.core.openai.target import Target
-from qiao.policies.quirks import Quirks, Remedy, features, mend
+from qiao.policies import quirks
+from qiao.policies.quirks import Quirks, Remedy, features, mend, mend_target
 from qiao.policies.remedies import HEALABLE_STATUSES, TABLE, UNKNOWN_FIELD_WORDINGS, find
 
 GRAMMAR = "Invalid grammar specification: 'triggers'"
@@ -171,7 +173,7 @@ def test_the_mended_request() -> None:
         no_tool_choice=True, no_parallel_tool_calls=True, no_thinking_budget=True, no_strict=True,
         no_response_format=True, max_tokens=8192, unknown_fields=frozenset({"min_p", "top_p"}),
     )  # fmt: skip
-    mended, _ = mend(FULL, Target("m"), everything)
+    mended = mend(FULL, everything)
     assert mended.tool_choice == ToolChoice("auto", parallel=True)
     assert [tool.strict for tool in mended.tools] == [None, None]
     assert mended.max_tokens == 8192
@@ -183,15 +185,14 @@ def test_the_mended_request() -> None:
 
 
 def test_servers_without_tools() -> None:
-    without, _ = mend(FULL, Target("m"), Quirks(no_tools=True))
+    without = mend(FULL, Quirks(no_tools=True))
     assert (without.tools, without.tool_choice.mode) == ((), "auto")
-    parserless, _ = mend(FULL, Target("m"), Quirks(no_tool_parser=True))
+    parserless = mend(FULL, Quirks(no_tool_parser=True))
     assert (parserless.tools, parserless.tool_choice.mode) == (FULL.tools, "none")
 
 
 def test_the_mended_target() -> None:
-    _, target = mend(
-        FULL,
+    target = mend_target(
         Target("m", effort_values=("low", "high"), thinking_budget=True),
         Quirks(
             no_stream_options=True, no_template_kwargs=True, no_reasoning_effort=True, no_thinking_budget=True,
@@ -202,13 +203,20 @@ def test_the_mended_target() -> None:
         "m", max_tokens_field="max_tokens", stop_limit=2, usage_in_stream=False, continuous_usage=False,
         template_kwargs=False, reasoning_field=None, prefill="none", tool_name_limit=64,
     )  # fmt: skip
-    only_usage, expected = mend(FULL, Target("m"), Quirks(no_continuous_usage=True))[1], Target("m")
+    only_usage, expected = mend_target(Target("m"), Quirks(no_continuous_usage=True)), Target("m")
     assert only_usage == msgspec.structs.replace(expected, continuous_usage=False)
 
 
 def test_no_quirks_change_nothing() -> None:
-    assert mend(FULL, Target("m"), Quirks()) == (FULL, Target("m"))
+    assert mend(FULL, Quirks()) is FULL
+    assert mend_target(Target("m"), Quirks()) == Target("m")
     assert Quirks().names() == ()
+
+
+def test_what_mending_reads_is_what_makes_it_mend() -> None:
+    """A conversation is left alone without looking at it, by the names of the quirks that are read."""
+    reads = inspect.getsource(mend) + inspect.getsource(quirks._bearable)
+    assert set(re.findall(r"quirks\.(\w+)", reads)) == set(quirks._TAKING_AWAY)
 
 
 @given(st.text(max_size=200), st.sampled_from(sorted(HEALABLE_STATUSES)))

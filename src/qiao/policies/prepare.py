@@ -15,7 +15,7 @@ from qiao.policies.context import AppliedEdit
 from qiao.policies.course import course
 from qiao.policies.guided import Grammar
 from qiao.policies.prefix import SideText
-from qiao.policies.quirks import Quirks, mend
+from qiao.policies.quirks import Quirks, mend_target
 from qiao.policies.tool_history import ToolHistory, arrived_names, settle
 from qiao.profiles import Profile
 from qiao.profiles.profile import Resend
@@ -105,7 +105,7 @@ def prepare(
     * `tool_history`: of this conversation, this request included; None: its own list is taken.
     """
     conversation, [*notes] = settle(asked, tool_history)
-    _, target = mend(conversation, target or _OTHER_PROTOCOL, quirks)
+    target = mend_target(target or _OTHER_PROTOCOL, quirks)
     resend = sampling.decide_resend(switches.reasoning, profile, target)
     turns, applied = context.apply_edits(conversation, input_tokens)
     present = course(turns).kinds

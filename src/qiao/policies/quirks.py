@@ -5,6 +5,8 @@ Pure. The facts come from its refusals (`qiao.policies.remedies`); the default i
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from qiao.core.conversation import Conversation, Image, Tool, ToolChoice, ToolResult
@@ -13,7 +15,7 @@ from qiao.policies.guided import key_of
 from qiao.policies.tool_names import longest_name
 
 
-class Quirks(msgspec.Struct, frozen=True):
+class Quirks(msgspec.Struct, frozen=True, cache_hash=True):
     """What one upstream does not take, learned from its refusals. The default is an engine that takes everything.
 
     * `fold_system`: its chat template refuses system turns after the first message.
@@ -101,6 +103,21 @@ class Quirks(msgspec.Struct, frozen=True):
 
 _NONE = Quirks()
 
+# What `mend` reads.
+_TAKING_AWAY = (
+    "max_tokens",
+    "no_parallel_tool_calls",
+    "no_response_format",
+    "no_strict",
+    "no_structure",
+    "no_thinking_budget",
+    "no_tool_choice",
+    "no_tool_parser",
+    "no_tools",
+    "refused_schemas",
+    "unknown_fields",
+)
+
 
 class Remedy(msgspec.Struct, frozen=True):
     """One refusal that can be mended.
@@ -160,17 +177,13 @@ def features(conversation: Conversation) -> frozenset[str]:
     return frozenset(name for name, is_used in used.items() if is_used)
 
 
-def mend(conversation: Conversation, target: Target, quirks: Quirks) -> tuple[Conversation, Target]:
-    """The request as an upstream with `quirks` takes it.
+def mend(conversation: Conversation, quirks: Quirks) -> Conversation:
+    """The request as an upstream with `quirks` takes it; `mend_target` says how it is written.
 
     `fold_system` and `no_images` are not applied here: what becomes of turns `qiao.policies.prepare` decides.
     """
-    if quirks == _NONE:
-        return conversation, target
-    return _mend_conversation(conversation, quirks), _mend_target(target, quirks)
-
-
-def _mend_conversation(conversation: Conversation, quirks: Quirks) -> Conversation:
+    if not _takes_away(quirks):
+        return conversation
     choice = conversation.tool_choice
     tools = () if quirks.no_tools else _bearable(conversation.tools, quirks)
     if quirks.no_tools or (quirks.no_tool_choice and choice.mode != "none"):
@@ -210,7 +223,15 @@ def _bearable(tools: tuple[Tool, ...], quirks: Quirks) -> tuple[Tool, ...]:
     )
 
 
-def _mend_target(target: Target, quirks: Quirks) -> Target:
+@lru_cache(64)
+def _takes_away(quirks: Quirks) -> bool:
+    """Whether something that can stand in a conversation is not taken."""
+    return any(getattr(quirks, name) != getattr(_NONE, name) for name in _TAKING_AWAY)
+
+
+@lru_cache(64)
+def mend_target(target: Target, quirks: Quirks) -> Target:
+    """The dialect that an upstream with `quirks` speaks. Twice is as good as once."""
     changes: dict[str, object] = {}
     if quirks.no_stream_options:
         changes |= {"usage_in_stream": False, "continuous_usage": False}

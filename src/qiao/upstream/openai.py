@@ -28,7 +28,7 @@ from qiao.policies import refusal, remedies, text_mode
 from qiao.policies.context import token_trigger
 from qiao.policies.overflow import Excess, find_excess
 from qiao.policies.prepare import Prepared
-from qiao.policies.quirks import Quirks, Remedy, features, mend
+from qiao.policies.quirks import Quirks, Remedy, features, mend, mend_target
 from qiao.policies.remedies import ANSWER_TOO_LONG
 from qiao.policies.window import is_far
 from qiao.profiles import Profile, find
@@ -58,7 +58,6 @@ _ERROR_BEGINNINGS = (
     b'data: {"object": "error"',
     b"error: {",
 )
-_NOTHING = Conversation(model="", turns=())
 # Where an engine tells its version, and under which name.
 _VERSION_ROUTES: dict[Flavor, tuple[str, str]] = {
     "vllm": ("/version", "version"),
@@ -535,11 +534,9 @@ def _prepared(
     prepare: Callable[[Quirks, Target], Prepared], facts: UpstreamFacts, served: Served, quirks: Quirks
 ) -> tuple[Prepared, Conversation, Target]:
     """What is prepared, and what is sent: the same conversation without what the quirks forbid."""
-    target = target_for(facts.flavor, facts.version, served.id, root=served.root)
-    _, target = mend(_NOTHING, target, quirks)
+    target = mend_target(target_for(facts.flavor, facts.version, served.id, root=served.root), quirks)
     prepared = prepare(quirks, target)
-    conversation, target = mend(prepared.conversation, target, quirks)
-    return prepared, conversation, target
+    return prepared, mend(prepared.conversation, quirks), target
 
 
 def _may_be_error(beginning: bytes) -> bool:

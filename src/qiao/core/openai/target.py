@@ -13,7 +13,7 @@ TOOL_NAME_LIMIT = 64
 """Characters of a tool's name in OpenAI's own API."""
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(msgspec.Struct, frozen=True, cache_hash=True):
     """The dialect of the OpenAI protocol that an engine speaks.
 
     * `model`: the name under which the engine knows the model.
