@@ -26,7 +26,9 @@ def said(state: list[str], turn: Turn) -> None:
 def test_the_state_is_that_of_the_turns_alone(asked: list[list[str]], most: int, most_characters: int) -> None:
     beginnings = Beginnings(list[str], said, list, most=most, most_characters=most_characters)
     for words in asked:
-        assert beginnings.of(tuple(map(turn, words))) == words
+        turns = tuple(map(turn, words))
+        assert beginnings.of(turns) == words
+        assert beginnings.of(turns) == words
 
 
 def test_what_was_said_stays() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
+import os
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -277,7 +277,7 @@ def salted(conversation: Conversation, tenant: str, secret: Secret) -> Conversat
 
 def new_request_id() -> str:
     """`req_` and 24 hexadecimal digits."""
-    return "req_" + secrets.token_hex(12)
+    return "req_" + os.urandom(12).hex()
 
 
 def now() -> float:

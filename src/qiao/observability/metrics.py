@@ -75,7 +75,9 @@ class Metrics:
         self._upstream = _seconds(
             "qiao_upstream_seconds", "Time until the upstream accepted a request, healings included.", registry
         )
-        self._in_flight = Gauge("qiao_in_flight", "Requests being answered now.", registry=registry)
+        self._in_flight = 0
+        in_flight = Gauge("qiao_in_flight", "Requests being answered now.", registry=registry)
+        in_flight.set_function(lambda: self._in_flight)
         self._upstream_up = Gauge(
             "qiao_upstream_up", "Whether the upstream answered when last asked.", registry=registry
         )
@@ -83,11 +85,11 @@ class Metrics:
 
     def begin(self) -> None:
         """A request came in."""
-        self._in_flight.inc()
+        self._in_flight += 1
 
     def finish(self, record: RequestRecord) -> None:
         """A request is over. Called once for every `begin`."""
-        self._in_flight.dec()
+        self._in_flight -= 1
         model = self._models(record.upstream_model) if record.upstream_model else ""
         self._requests.labels(record.route, str(record.status), model).inc()
         self._duration.labels(record.route).observe(record.duration)

@@ -8,6 +8,8 @@ request to request (`app.conversations`) does. Without one a list is taken as it
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from qiao.core.conversation import Conversation, Part, Text, Tool, ToolChoice, Turn
@@ -42,11 +44,17 @@ class ToolHistory(msgspec.Struct, frozen=True):
 
 def offered(conversation: Conversation) -> tuple[Tool, ...]:
     """The tools that the client wants listed."""
-    return tuple([tool for tool in conversation.tools if not tool.deferred])
+    return _divided(conversation.tools)[0]
 
 
 def _deferred(conversation: Conversation) -> tuple[Tool, ...]:
-    return tuple([tool for tool in conversation.tools if tool.deferred])
+    return _divided(conversation.tools)[1]
+
+
+@lru_cache(16)
+def _divided(tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], tuple[Tool, ...]]:
+    """(listed, deferred). A conversation brings the same list with every request."""
+    return tuple([tool for tool in tools if not tool.deferred]), tuple([tool for tool in tools if tool.deferred])
 
 
 def follow(history: ToolHistory | None, conversation: Conversation) -> ToolHistory | None:

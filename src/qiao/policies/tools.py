@@ -7,6 +7,8 @@ checked against the list by the engine, except under a grammar: then the found t
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from qiao.core.conversation import (
@@ -70,6 +72,8 @@ def offer(
 
     `arrived`: deferred tools whose definitions stand in the turns without a reference.
     """
+    if _is_plain(conversation.tools) and conversation.tool_choice.mode != "tool":
+        return conversation.tools, conversation.tool_choice if conversation.tools else ToolChoice(), ()
     tools = [tool for tool in conversation.tools if tool.name != _PLACEHOLDER]
     search = [tool for tool in tools if (tool.builtin or "").startswith(_SERVER_SEARCH)]
     listed = [tool for tool in tools if not tool.deferred and tool not in search]
@@ -96,6 +100,12 @@ def offer(
         return (), ToolChoice(), tuple(notes)
     shown = tuple(msgspec.structs.replace(tool, deferred=False) if tool.deferred else tool for tool in listed)
     return shown, choice, tuple(notes)
+
+
+@lru_cache(16)  # a conversation brings the same list with every request
+def _is_plain(tools: tuple[Tool, ...]) -> bool:
+    """Whether all of them are simply shown."""
+    return not any(tool.deferred or tool.name == _PLACEHOLDER or tool.builtin for tool in tools)
 
 
 def loaded(conversation: Conversation, arrived: frozenset[str] = frozenset()) -> tuple[Tool, ...]:

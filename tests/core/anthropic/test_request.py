@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from qiao.core.anthropic.request import decode, decode_count
+from qiao.core.anthropic.request import _known_frame, decode, decode_count
 from qiao.core.body import EXTRAS, MAX_DROPPED, MAX_NAME
-from qiao.core.conversation import Conversation, Reasoning, Text, ToolCall
+from qiao.core.conversation import Conversation, Reasoning, Text, Thinking, ToolCall
 from qiao.core.fault import Fault
 from qiao.core.json_text import MAX_DEPTH, UNREADABLE_KEY, mend_surrogates
 
@@ -223,6 +223,43 @@ def test_signatures_of_others_pass() -> None:
 def test_an_effort_of_a_turn_needs_no_thinking_field() -> None:
     messages = [{"role": "user", "content": "x"}, {"role": "system", "output_config": {"effort": "low"}}]
     assert decode(request(messages=messages, output_config={"effort": "high"})).thinking.effort == "low"
+
+
+@pytest.mark.parametrize(
+    ("thinking", "wanted"),
+    [({"type": "adaptive"}, Thinking("on")), ({"type": "disabled"}, Thinking("off")), (None, Thinking())],
+)
+def test_an_effort_that_nobody_knows_is_none(thinking: dict[str, str] | None, wanted: Thinking) -> None:
+    messages = [{"role": "user", "content": "x"}, {"role": "system", "output_config": {"effort": "heroic"}}]
+    decoded = decode(request(messages=messages, output_config={"effort": "high"}, thinking=thinking))
+    assert (decoded.thinking, decoded.dropped) == (wanted, ("output_config.effort",))
+
+
+def test_thinking_that_is_off_has_no_effort() -> None:
+    messages = [{"role": "user", "content": "x"}, {"role": "system", "output_config": {"effort": "low"}}]
+    assert decode(request(messages=messages, thinking={"type": "disabled"})).thinking == Thinking("off")
+
+
+def test_what_comes_again_with_every_request_is_read_as_at_first() -> None:
+    """Whatever was read before it: the same without messages, the same to be counted, or one that was refused."""
+    frames = [
+        {"system": "Be kind.", "metadata": {"user_id": "u"}, "min_p": 0.1, "stream": True},
+        {"system": [{"type": "text", "text": "Be kind."}], "stop_sequences": ["a"], "temperature": 0.5},
+        {"system": "x" * 300_000, "thinking": {"type": "enabled", "budget_tokens": 2048}, "max_tokens": 4096},
+        {f"field{number}": number for number in range(100)},
+    ]
+    for frame in frames:
+        bodies = [request(messages=[{"role": "user", "content": word}], **frame) for word in "abc"]
+        _known_frame.cache_clear()
+        with pytest.raises(Fault):
+            decode(request(messages=[], **frame))
+        counted, *decoded = decode_count(bodies[0]), *map(decode, bodies)
+        assert [each.turns[0].parts for each in decoded] == [(Text("a"),), (Text("b"),), (Text("c"),)]
+        for each in decoded:
+            assert msgspec.structs.replace(each, turns=decoded[0].turns) == decoded[0]
+        assert counted == msgspec.structs.replace(decoded[0], max_tokens=0, stream=False)
+        _known_frame.cache_clear()
+        assert decode(bodies[2]) == decoded[2]
 
 
 def test_counting_sees_the_same_conversation() -> None:

@@ -6,6 +6,7 @@ ends somebody's session.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from qiao.core.anthropic import options, wire
 from qiao.core.anthropic.history import history, system_texts
 from qiao.core.anthropic.tools import declared, tool_choice
-from qiao.core.body import EXTRAS, dropped_of, extras_of, fields_of, model_of, not_utf8, optional
+from qiao.core.body import EXTRAS, MAX_DROPPED, dropped_of, extras_of, fields_of, model_of, not_utf8, optional
 from qiao.core.conversation import Conversation, Sampling
 from qiao.core.fault import invalid
 
@@ -39,6 +40,16 @@ READ: Final = frozenset(
 )
 """Fields that are read here; those that are only checked, because nothing comes of them, count as dropped."""
 
+_GROWING: Final = frozenset({"messages", "tools", "tool_choice"})
+"""Fields that are read for each request: the conversation itself, and what it may change."""
+
+_KNOWN_FRAMES: Final = 64
+_MOST_KNOWN_FIELDS: Final = 64
+_KNOWN_SIZE: Final = 256 * 1024
+"""The rest comes again with every request of a conversation: as many of at most so many bytes are not read anew."""
+
+_EFFORT: Final = "output_config.effort"
+
 _STRINGS: msgspec.json.Decoder[list[str]] = msgspec.json.Decoder(list[str])
 _BOOLEAN: msgspec.json.Decoder[bool] = msgspec.json.Decoder(bool)
 _NUMBER: msgspec.json.Decoder[float] = msgspec.json.Decoder(float)
@@ -56,50 +67,65 @@ _CONTEXT: msgspec.json.Decoder[wire.ContextManagement] = msgspec.json.Decoder(wi
 
 def decode(body: bytes) -> Conversation:
     """The request of `POST /v1/messages`. Raises `Fault` (invalid_request) and nothing else, whatever the bytes."""
-    try:
-        fields = fields_of(body)
-        model = model_of(fields)
-        max_tokens = optional(fields, "max_tokens", _COUNT)
-        if max_tokens is None:
-            raise invalid("max_tokens", "Field required")
-        stream = optional(fields, "stream", _BOOLEAN)
-        conversation = _conversation(fields, model, max_tokens)
-        return msgspec.structs.replace(conversation, max_tokens=max_tokens, stream=stream is True)
-    except UnicodeDecodeError as error:
-        raise not_utf8(body) from error
+    return _decode(body, counting=False)
 
 
 def decode_count(body: bytes) -> Conversation:
     """The request of `POST /v1/messages/count_tokens`: the same, but without an answer's length or way."""
+    return _decode(body, counting=True)
+
+
+def _decode(body: bytes, *, counting: bool) -> Conversation:
     try:
         fields = fields_of(body)
-        return _conversation(fields, model_of(fields), None)
+        frame = _frame({name: raw for name, raw in fields.items() if name not in _GROWING}, counting=counting)
+        messages = optional(fields, "messages", _MESSAGES)
+        if messages is None:
+            raise invalid("messages", "Field required")
+        toolbox = declared(fields.get("tools"))
+        past = history(messages, toolbox)
+        tools = toolbox.offered()
+        choice = tool_choice(optional(fields, "tool_choice", _TOOL_CHOICE), tools)
     except UnicodeDecodeError as error:
         raise not_utf8(body) from error
+    whole = msgspec.structs.replace(frame, turns=past.turns, tools=tools, tool_choice=choice)
+    return whole if past.effort is None else _with_effort(whole, past.effort)
 
 
-def _conversation(fields: dict[str, msgspec.Raw], model: str, max_tokens: int | None) -> Conversation:
-    """What both endpoints ask. `max_tokens`: None for count_tokens."""
-    options.refuse_unsupported(fields, counting=max_tokens is None)
-    messages = optional(fields, "messages", _MESSAGES)
-    if messages is None:
-        raise invalid("messages", "Field required")
-    toolbox = declared(fields.get("tools"))
-    past = history(messages, toolbox)
-    tools = toolbox.offered()
+def _frame(fields: dict[str, msgspec.Raw], *, counting: bool) -> Conversation:
+    """What a client says in the same words with every request of a conversation: all but `_GROWING`."""
+    if len(fields) > _MOST_KNOWN_FIELDS or sum(map(len, fields.values())) > _KNOWN_SIZE:
+        return _framed(fields, counting=counting)
+    return _known_frame(tuple([(name, bytes(raw)) for name, raw in fields.items()]), counting)
+
+
+@lru_cache(_KNOWN_FRAMES)
+def _known_frame(fields: tuple[tuple[str, bytes], ...], counting: bool) -> Conversation:
+    return _framed({name: msgspec.Raw(raw) for name, raw in fields}, counting=counting)
+
+
+def _framed(fields: dict[str, msgspec.Raw], *, counting: bool) -> Conversation:
+    model = model_of(fields)
+    max_tokens, stream = None, None
+    if not counting:
+        max_tokens = optional(fields, "max_tokens", _COUNT)
+        if max_tokens is None:
+            raise invalid("max_tokens", "Field required")
+        stream = optional(fields, "stream", _BOOLEAN)
+    options.refuse_unsupported(fields, counting=counting)
     config = optional(fields, "output_config", _OUTPUT_CONFIG)
     edits, ignored = options.edits(optional(fields, "context_management", _CONTEXT))
-    effort = past.effort or (config.effort if config is not None else None)
+    effort = config.effort if config is not None else None
     if effort is not None and effort not in options.EFFORTS:
-        ignored.append("output_config.effort")
+        ignored.append(_EFFORT)
         effort = None
     session, names_session = options.session(optional(fields, "metadata", _METADATA))
     return Conversation(
         model=model,
-        turns=past.turns,
+        turns=(),
         system=system_texts(optional(fields, "system", _SYSTEM)),
-        tools=tools,
-        tool_choice=tool_choice(optional(fields, "tool_choice", _TOOL_CHOICE), tools),
+        max_tokens=max_tokens or 0,
+        stream=stream is True,
         stop=_stop(fields),
         thinking=options.thinking(optional(fields, "thinking", _THINKING), effort, max_tokens),
         sampling=_sampling(fields),
@@ -110,6 +136,21 @@ def _conversation(fields: dict[str, msgspec.Raw], model: str, max_tokens: int | 
         edits=edits,
         dropped=dropped_of(fields, READ | EXTRAS, ignored),
     )
+
+
+def _with_effort(conversation: Conversation, effort: str) -> Conversation:
+    """With the effort that a turn has set, which counts more than the request's own."""
+    if effort not in options.EFFORTS:
+        dropped = (*conversation.dropped, _EFFORT)[:MAX_DROPPED]
+        return msgspec.structs.replace(_with_thinking(conversation, None), dropped=dropped)
+    return _with_thinking(conversation, effort)
+
+
+def _with_thinking(conversation: Conversation, effort: str | None) -> Conversation:
+    if conversation.thinking.mode == "off":
+        return conversation
+    thinking = msgspec.structs.replace(conversation.thinking, effort=effort)
+    return msgspec.structs.replace(conversation, thinking=thinking)
 
 
 def _stop(fields: dict[str, msgspec.Raw]) -> tuple[str, ...]:

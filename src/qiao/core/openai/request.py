@@ -69,6 +69,9 @@ _NOT_EXTRAS = frozenset(
     }
 )
 
+# Characters of a head up to which it is kept as it was written: it comes again with every request.
+_KNOWN_HEAD = 256 * 1024
+
 _ENCODER = msgspec.json.Encoder()
 _KWARGS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -118,14 +121,14 @@ def encode_tokenize(conversation: Conversation, target: Target) -> bytes:
 
 def messages(conversation: Conversation, target: Target) -> list[Message]:
     """The whole prompt as messages: the head, then every turn in its place."""
-    result = _head(conversation)
+    result = _head(conversation.system)
     for turn in conversation.turns:
         result.extend(_turn_messages(turn, target.reasoning_field))
     return result
 
 
-def _head(conversation: Conversation) -> list[Message]:
-    head = BLOCK_BREAK.join(block for block in conversation.system if block.strip())
+def _head(system: tuple[str, ...]) -> list[Message]:
+    head = BLOCK_BREAK.join(block for block in system if block.strip())
     return [SystemMessage(head)] if head else []
 
 
@@ -178,9 +181,16 @@ def _body(conversation: Conversation, target: Target) -> dict[str, object]:
 
 def _written_messages(conversation: Conversation, target: Target) -> msgspec.Raw:
     """`messages`, as JSON."""
-    head = [_ENCODER.encode(message) for message in _head(conversation)]
+    system = conversation.system
+    is_known = sum(map(len, system)) <= _KNOWN_HEAD
+    head = _written_head(system) if is_known else _written_head.__wrapped__(system)
     turns = _WRITTEN[target.reasoning_field].of(conversation.turns)
     return msgspec.Raw(b"[%b]" % b",".join((*head, turns) if turns else head))
+
+
+@lru_cache(64)
+def _written_head(system: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple([_ENCODER.encode(message) for message in _head(system)])
 
 
 def _write(reasoning_field: ReasoningField, written: bytearray, turn: Turn) -> None:

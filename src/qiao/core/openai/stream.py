@@ -301,7 +301,7 @@ class _OpenCall:
 def _cached(wire: _Usage, timings: _Timings | None) -> int:
     """Tokens of the prompt that the engine did not have to compute, under the name that it has for them."""
     details = wire.prompt_tokens_details
-    names = (
+    counts = (
         details.cached_tokens if details is not None else None,  # OpenAI, vLLM, SGLang, newer llama.cpp
         wire.prompt_cache_hit_tokens,  # DeepSeek
         wire.cached_tokens,  # Moonshot
@@ -309,7 +309,7 @@ def _cached(wire: _Usage, timings: _Timings | None) -> int:
         wire.cache_read_input_tokens,  # gateways that speak both protocols
         timings.cache_n if timings is not None else None,  # llama.cpp
     )
-    return max(0, *(count or 0 for count in names))
+    return max([count for count in counts if count is not None and count > 0], default=0)
 
 
 def _usage(wire: _Usage, timings: _Timings | None) -> Usage:
