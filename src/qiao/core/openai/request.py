@@ -81,7 +81,8 @@ def encode(conversation: Conversation, target: Target) -> bytes:
 
     Raises Fault when the conversation ends with an assistant turn and the engine cannot continue one.
     """
-    body = _body(conversation, target)
+    beginning = _beginning(conversation, target)
+    body = _flags(conversation, target)
     if conversation.stream:
         body["stream"] = True
         if target.usage_in_stream:
@@ -99,12 +100,13 @@ def encode(conversation: Conversation, target: Target) -> bytes:
     elif conversation.output_schema is not None:
         body["response_format"] = SchemaFormat(NamedSchema(schema=_raw(conversation.output_schema)))
     _add_extras(body, conversation, target)
-    return _ENCODER.encode(body)
+    return _joined(beginning, body)
 
 
 def encode_tokenize(conversation: Conversation, target: Target) -> bytes:
     """The body of vLLM's POST /tokenize: the same prompt, only counted."""
-    body = _body(conversation, target)
+    beginning = _beginning(conversation, target)
+    body = _flags(conversation, target)
     continues = "continue_final_message" in body
     body["add_generation_prompt"] = not continues
     kwargs = _template_kwargs(conversation, target)
@@ -116,7 +118,7 @@ def encode_tokenize(conversation: Conversation, target: Target) -> bytes:
             kwargs.setdefault("reasoning_effort", msgspec.Raw(_ENCODER.encode(effort)))
     if kwargs:
         body["chat_template_kwargs"] = kwargs
-    return _ENCODER.encode(body)
+    return _joined(beginning, body)
 
 
 def messages(conversation: Conversation, target: Target) -> list[Message]:
@@ -158,51 +160,59 @@ def function_tool(tool: Tool) -> FunctionTool:
 
 
 @lru_cache(16)
-def _function_tools(tools: tuple[Tool, ...]) -> msgspec.Raw:
+def _function_tools(tools: tuple[Tool, ...]) -> bytes:
     """The list of tools, which comes again with every turn of a conversation."""
-    return msgspec.Raw(_ENCODER.encode([function_tool(tool) for tool in tools]))
+    return _ENCODER.encode([function_tool(tool) for tool in tools])
 
 
-def _body(conversation: Conversation, target: Target) -> dict[str, object]:
-    """What the two routes share: model, messages, tools, and how the last turn is read."""
+def _beginning(conversation: Conversation, target: Target) -> list[bytes]:
+    """The long part of a body, as it was written before: model, messages and tools, up to the next field."""
     if conversation.is_prefill and target.prefill == "none":
         raise Fault(
             "invalid_request",
             "This model does not support assistant message prefill. The conversation must end with a user message.",
         )
-    body: dict[str, object] = {"model": target.model, "messages": _written_messages(conversation, target)}
-    if conversation.tools:
-        body["tools"] = _function_tools(conversation.tools)
+    head = _written_head(conversation.system)
+    messages = [*head, *_WRITTEN[target.reasoning_field].of(conversation.turns)]
+    if not head:
+        messages[:1] = [piece.removeprefix(b",") for piece in messages[:1]]
+    tools = (b',"tools":', _function_tools(conversation.tools)) if conversation.tools else ()
+    return [b'{"model":', _ENCODER.encode(target.model), b',"messages":[', *messages, b"]", *tools]
+
+
+def _flags(conversation: Conversation, target: Target) -> dict[str, object]:
+    """How the last turn is read."""
+    body: dict[str, object] = {}
     if conversation.is_prefill and target.prefill == "flags":
         body["continue_final_message"] = True
         body["add_generation_prompt"] = False
     return body
 
 
-def _written_messages(conversation: Conversation, target: Target) -> msgspec.Raw:
-    """`messages`, as JSON."""
-    system = conversation.system
+def _joined(beginning: list[bytes], rest: dict[str, object]) -> bytes:
+    """The body, long pieces copied once: a person waits meanwhile."""
+    end = _ENCODER.encode(rest) if rest else b"{}"
+    return b"".join((*beginning, b"," if rest else b"", end[1:]))
+
+
+def _written_head(system: tuple[str, ...]) -> tuple[bytes, ...]:
     is_known = sum(map(len, system)) <= _KNOWN_HEAD
-    head = _written_head(system) if is_known else _written_head.__wrapped__(system)
-    turns = _WRITTEN[target.reasoning_field].of(conversation.turns)
-    return msgspec.Raw(b"[%b]" % b",".join((*head, turns) if turns else head))
+    return _known_head(system) if is_known else _known_head.__wrapped__(system)
 
 
 @lru_cache(64)
-def _written_head(system: tuple[str, ...]) -> tuple[bytes, ...]:
+def _known_head(system: tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple([_ENCODER.encode(message) for message in _head(system)])
 
 
-def _write(reasoning_field: ReasoningField, written: bytearray, turn: Turn) -> None:
-    """A turn's messages behind those that are written, which the conversation brings again with every request."""
-    for message in _turn_messages(turn, reasoning_field):
-        if written:
-            written += b","
-        written += _ENCODER.encode(message)
+def _write(reasoning_field: ReasoningField, written: list[bytes], turn: Turn) -> None:
+    """A turn's messages behind those that are written, which the conversation brings again with every request. Each
+    begins with a comma."""
+    written += [b"," + _ENCODER.encode(message) for message in _turn_messages(turn, reasoning_field)]
 
 
 _FIELDS: Final[tuple[ReasoningField, ...]] = ("reasoning", "reasoning_content", None)
-_WRITTEN: Final = {field: Beginnings(bytearray, partial(_write, field), bytes) for field in _FIELDS}
+_WRITTEN: Final = {field: Beginnings(list[bytes], partial(_write, field), tuple[bytes, ...]) for field in _FIELDS}
 
 
 def _user_messages(turn: Turn) -> list[Message]:
