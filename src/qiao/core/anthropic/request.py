@@ -45,7 +45,7 @@ _GROWING: Final = frozenset({"messages", "tools", "tool_choice"})
 
 _KNOWN_FRAMES: Final = 64
 _MOST_KNOWN_FIELDS: Final = 64
-_KNOWN_SIZE: Final = 256 * 1024
+_KNOWN_SIZE: Final = 128 * 1024
 """The rest comes again with every request of a conversation: as many of at most so many bytes are not read anew."""
 
 _EFFORT: Final = "output_config.effort"

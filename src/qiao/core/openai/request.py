@@ -70,7 +70,7 @@ _NOT_EXTRAS = frozenset(
 )
 
 # Characters of a head up to which it is kept as it was written: it comes again with every request.
-_KNOWN_HEAD = 256 * 1024
+_KNOWN_HEAD = 128 * 1024
 
 _ENCODER = msgspec.json.Encoder()
 _KWARGS = msgspec.json.Decoder(dict[str, msgspec.Raw])
