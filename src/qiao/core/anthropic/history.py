@@ -11,6 +11,7 @@ from qiao.core.anthropic import wire
 from qiao.core.anthropic.blocks import parts_of
 from qiao.core.anthropic.tools import Toolbox
 from qiao.core.conversation import Document, Image, Part, Reasoning, Role, Text, ToolCall, ToolResult, Turn
+from qiao.core.elements import Elements
 from qiao.core.fault import Fault, invalid
 from qiao.core.fields import read, shown
 from qiao.core.head import without_billing_line
@@ -23,6 +24,14 @@ _KNOWN_SIZE: Final = 8 * 1024
 anew. Longer ones are few, and cost little a byte."""
 
 _MESSAGE: msgspec.json.Decoder[wire.Message] = msgspec.json.Decoder(wire.Message)
+_LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _listed(raw: msgspec.Raw) -> list[msgspec.Raw]:
+    return read(_LIST, raw, "messages")
+
+
+_LISTS: Final = Elements(_listed)
 
 
 class History(msgspec.Struct, frozen=True):
@@ -49,8 +58,10 @@ def _system_text(block: wire.ContentBlock, path: str) -> str:
     return block.text or ""
 
 
-def history(messages: list[msgspec.Raw], toolbox: Toolbox) -> History:
-    """The turns in the order of the client. Additions and removals of tools are applied to `toolbox`."""
+def history(listed: bytes, toolbox: Toolbox) -> History:
+    """The turns of `messages`, which is valid JSON, in the order of the client. Additions and removals of tools are
+    applied to `toolbox`."""
+    messages = _LISTS.of(listed)
     if not messages:
         raise invalid("messages", "at least one message is required")
     if len(messages) > MAX_MESSAGES:
@@ -59,7 +70,7 @@ def history(messages: list[msgspec.Raw], toolbox: Toolbox) -> History:
     expiring: list[Turn] = []
     effort: str | None = None
     for index, raw in enumerate(messages):
-        known = _known(bytes(raw)) if len(raw) <= _KNOWN_SIZE else None
+        known = _known(raw) if len(raw) <= _KNOWN_SIZE else None
         if known is not None:
             role, spoken = known
             if expiring and role == "user":
@@ -67,7 +78,7 @@ def history(messages: list[msgspec.Raw], toolbox: Toolbox) -> History:
             turns += spoken
             continue
         path = f"messages.{index}"
-        message = read(_MESSAGE, raw, path)
+        message = read(_MESSAGE, msgspec.Raw(raw), path)
         match message.role:
             case "user":
                 turns, expiring = _without(turns, expiring), []

@@ -17,6 +17,7 @@ from qiao.core.anthropic.tools import declared, tool_choice
 from qiao.core.body import EXTRAS, MAX_DROPPED, dropped_of, extras_of, fields_of, model_of, not_utf8, optional
 from qiao.core.conversation import Conversation, Sampling
 from qiao.core.fault import invalid
+from qiao.core.json_text import is_null
 
 READ: Final = frozenset(
     {
@@ -55,7 +56,6 @@ _BOOLEAN: msgspec.json.Decoder[bool] = msgspec.json.Decoder(bool)
 _NUMBER: msgspec.json.Decoder[float] = msgspec.json.Decoder(float)
 _INTEGER: msgspec.json.Decoder[int] = msgspec.json.Decoder(int)
 _COUNT: msgspec.json.Decoder[int] = msgspec.json.Decoder(wire.Count)
-_MESSAGES: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _SYSTEM: msgspec.json.Decoder[str | list[wire.ContentBlock]] = msgspec.json.Decoder(str | list[wire.ContentBlock])
 _TOOL_CHOICE: msgspec.json.Decoder[wire.ToolChoice] = msgspec.json.Decoder(wire.ToolChoice)
 _THINKING: msgspec.json.Decoder[wire.Thinking] = msgspec.json.Decoder(wire.Thinking)
@@ -79,11 +79,11 @@ def _decode(body: bytes, *, counting: bool) -> Conversation:
     try:
         fields = fields_of(body)
         frame = _frame({name: raw for name, raw in fields.items() if name not in _GROWING}, counting=counting)
-        messages = optional(fields, "messages", _MESSAGES)
-        if messages is None:
+        messages = fields.get("messages")
+        if messages is None or is_null(messages):
             raise invalid("messages", "Field required")
         toolbox = declared(fields.get("tools"))
-        past = history(messages, toolbox)
+        past = history(bytes(messages), toolbox)
         tools = toolbox.offered()
         choice = tool_choice(optional(fields, "tool_choice", _TOOL_CHOICE), tools)
     except UnicodeDecodeError as error:
