@@ -73,14 +73,15 @@ class Delivery:
         """Whether the client takes what it is sent."""
         return self._response is None or not self._has_client or self._response.unsent < _MAX_UNSENT
 
-    def make_ready(self) -> None:
+    def make_ready(self) -> GrowingResponse:
         """Make the head while there is time: the headers are known."""
         self._made = GrowingResponse(self._request, self._headers())
+        return self._made
 
     def begin(self) -> GrowingResponse:
         """The response, its head sent. Raises ConnectionError. Safe to call at any time."""
         if self._response is None:
-            self._response = self._made or GrowingResponse(self._request, self._headers())
+            self._response = self.make_ready() if self._made is None else self._made
             self._response.open()
         return self._response
 

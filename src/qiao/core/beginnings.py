@@ -74,30 +74,24 @@ class Beginnings(Generic[State, Said]):
             return last[1]
         self._last = None
         # Taken out: nothing is left of a state that breaks on the way, and nobody else goes on with it meanwhile.
-        begun, state, characters = self._taken(turns[0]) or ((), self._start(), 0)
-        if begun is not turns and turns[: len(begun)] != begun:
+        known = self._known.pop(turns[0], None)
+        if known is not None:
+            self._characters -= known[2]
+        if known is not None and turns[: len(known[0])] == known[0]:
+            begun, state, characters = known
+        else:
             begun, state, characters = (), self._start(), 0
         for turn in turns[len(begun) :]:
             self._step(state, turn)
             characters += _characters(turn)
         said = self._say(state)
         if characters <= self._most_characters // 4:
-            self._keep(turns, state, characters)
+            self._known[turns[0]] = turns, state, characters
+            self._characters += characters
+            while len(self._known) > self._most or self._characters > self._most_characters:
+                self._characters -= self._known.popitem(last=False)[1][2]
             self._last = turns, said
         return said
-
-    def _taken(self, first: Turn) -> tuple[Turns, State, int] | None:
-        known = self._known.pop(first, None)
-        if known is not None:
-            self._characters -= known[2]
-        return known
-
-    def _keep(self, turns: Turns, state: State, characters: int) -> None:
-        self._taken(turns[0])
-        self._known[turns[0]] = turns, state, characters
-        self._characters += characters
-        while len(self._known) > self._most or self._characters > self._most_characters:
-            self._taken(next(iter(self._known)))
 
 
 def _characters(turn: Turn) -> int:

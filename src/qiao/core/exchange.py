@@ -89,6 +89,7 @@ class Exchange:
         explain: Callable[[Fault], Fault] | None = None,
     ) -> None:
         self.facts = Facts()
+        self.is_over = False
         self._explain = explain
         self._decoder = decoder
         self._encoder = encoder
@@ -105,10 +106,6 @@ class Exchange:
         )
         self._unwanted = UnwantedReasoning() if hide_reasoning else None
         self._limits = limits or Limits()
-
-    @property
-    def is_over(self) -> bool:
-        return self.facts.finish is not None or self.facts.fault is not None
 
     def receive(self, data: bytes) -> bytes:
         """Bytes of the engine; returns bytes for the client (nothing for a whole answer)."""
@@ -136,7 +133,7 @@ class Exchange:
 
     def abort(self, fault: Fault) -> bytes:
         """The end of a stream when the exchange itself broke: past everything that may be in no state to go on."""
-        self.facts.fault = fault
+        self.is_over, self.facts.fault = True, fault
         return self._encoder.encode([Failed(fault)]) if self._encoder is not None else b""
 
     def answer(self) -> Answer:
@@ -191,6 +188,7 @@ class Exchange:
         return usage.prompt + usage.completion >= window and usage.completion < asked
 
     def _end(self) -> None:
+        self.is_over = True
         from_text = self._text_tools.repairs if self._text_tools is not None else []
         self.facts.repairs = [*from_text, *self._sequencer.repairs]
         self.facts.calls = self._sequencer.call_count

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,8 @@ from qiao.upstream.errors import TRANSPORT_ERRORS, from_exception
 from qiao.upstream.http import Connections, Origin, Response
 
 _ERROR_BODY_LIMIT = 256 * 1024
+
+T = TypeVar("T")
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -63,9 +65,9 @@ class Client:
         `meanwhile` is called whenever the request was sent, before its answer is waited for.
         """
         sent = {"Content-Type": "application/json", **(headers or {})}
+        asked = self.connections.request("POST", path, body, sent, meanwhile=meanwhile)
         try:
-            async with asyncio.timeout(timeout):
-                return await self.connections.request("POST", path, body, sent, meanwhile=meanwhile)
+            return await (asked if timeout is None else _within(timeout, asked))
         except TRANSPORT_ERRORS as error:
             raise self.fault(error) from error
 
@@ -81,8 +83,7 @@ class Client:
     ) -> Reply:
         """GET (or HEAD) and read the whole answer. Raises `Fault` when there is none in `timeout` seconds."""
         try:
-            async with asyncio.timeout(timeout):
-                response = await self.connections.request(method, path, headers=headers)
+            response = await _within(timeout, self.connections.request(method, path, headers=headers))
         except TRANSPORT_ERRORS as error:
             raise self.fault(error) from error
         if method == "HEAD":
@@ -93,8 +94,7 @@ class Client:
     async def error_body(self, response: Response, *, timeout: float = 10.0) -> bytes:
         """What a refusal says, cut at a bound; the response is closed."""
         try:
-            async with asyncio.timeout(timeout):
-                return await response.read_all(_ERROR_BODY_LIMIT)
+            return await _within(timeout, response.read_all(_ERROR_BODY_LIMIT))
         except TRANSPORT_ERRORS:
             return b""  # the status alone already is the answer
         finally:
@@ -102,8 +102,7 @@ class Client:
 
     async def _whole(self, response: Response, timeout: float) -> Reply:
         try:
-            async with asyncio.timeout(timeout):
-                body = await response.read_all()
+            body = await _within(timeout, response.read_all())
         except TRANSPORT_ERRORS as error:
             raise self.fault(error) from error
         finally:
@@ -115,3 +114,8 @@ class Client:
         fault = from_exception(error, address=self.root)
         self.has_failed |= fault.kind != "timeout"
         return fault
+
+
+async def _within(timeout: float, asked: Awaitable[T]) -> T:
+    async with asyncio.timeout(timeout):
+        return await asked

@@ -381,9 +381,7 @@ class Connections:
 
     def __init__(self, origin: Origin, *, headers: Mapping[str, str], connect_timeout: float) -> None:
         self._origin = origin
-        self._headers = "".join(
-            f"{_safe(name)}: {_safe(value)}\r\n" for name, value in {"Host": origin.authority, **headers}.items()
-        )
+        self._headers = "".join(_line(name, value) for name, value in {"Host": origin.authority, **headers}.items())
         self._connect_timeout = connect_timeout
         self._tls: ssl.SSLContext | None = None
         self._open: set[_Connection] = set()
@@ -500,7 +498,7 @@ class Connections:
         """Head and body, apart: a body of an agent is long, and copying it takes time."""
         lines = [f"{method} {self._origin.base}{_quoted(path)} HTTP/1.1\r\n", self._headers]
         if headers:
-            lines += [f"{_safe(name)}: {_safe(value)}\r\n" for name, value in headers.items()]
+            lines += [_line(name, value) for name, value in headers.items()]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}\r\n")
         lines.append("\r\n")
@@ -513,8 +511,9 @@ def _quoted(path: str) -> str:
     return quote(path, safe=_PATH_CHARACTERS)
 
 
-def _safe(text: str) -> str:
-    """`text`, which may stand in a header. Raises ValueError where it would end the header."""
-    if _HEADER_END.search(text):
+def _line(name: str, value: str) -> str:
+    """A header. Raises ValueError where its name or value would end it."""
+    line = f"{name}: {value}"
+    if _HEADER_END.search(line):
         raise ValueError("a header holds a line break")
-    return text
+    return line + "\r\n"

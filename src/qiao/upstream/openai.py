@@ -215,12 +215,12 @@ class OpenAIUpstream:
 
     async def facts(self, *, fresh: bool = False) -> UpstreamFacts:
         known = self._facts
-        if known is not None and not self._client.has_failed and not self._may_refresh(fresh):
+        if known is not None and not self._client.has_failed and not (fresh and self._may_refresh()):
             if self._renewal.is_due(self._facts_at):
                 await self._renewal.run()
             return self._facts or known
         async with self._facts_lock:
-            if self._facts is None or self._client.has_failed or self._may_refresh(fresh):
+            if self._facts is None or self._client.has_failed or (fresh and self._may_refresh()):
                 await self._renew_facts()
             assert self._facts is not None
             return self._facts
@@ -235,8 +235,8 @@ class OpenAIUpstream:
         if asked != self._facts:
             self._facts = asked
 
-    def _may_refresh(self, fresh: bool) -> bool:
-        return fresh and asyncio.get_running_loop().time() - self._facts_at > _FACTS_MINIMUM_AGE
+    def _may_refresh(self) -> bool:
+        return asyncio.get_running_loop().time() - self._facts_at > _FACTS_MINIMUM_AGE
 
     async def _ask_facts(self) -> UpstreamFacts:
         reply = await self._client.get(self._prefix + "/models", timeout=_FACTS_TIMEOUT)

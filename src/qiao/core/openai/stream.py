@@ -309,7 +309,11 @@ def _cached(wire: _Usage, timings: _Timings | None) -> int:
         wire.cache_read_input_tokens,  # gateways that speak both protocols
         timings.cache_n if timings is not None else None,  # llama.cpp
     )
-    return max([count for count in counts if count is not None and count > 0], default=0)
+    most = 0
+    for count in counts:
+        if count is not None and count > most:
+            most = count
+    return most
 
 
 def _usage(wire: _Usage, timings: _Timings | None) -> Usage:
