@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import time
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -103,6 +105,12 @@ def small(*, model: str, stream: bool, max_tokens: int) -> bytes:
 
 def agent(*, model: str, max_tokens: int, size: int = 70_000) -> bytes:
     """A request of about `size` bytes, shaped like Claude Code's: system blocks, 24 tools, a history of tool calls."""
+    return next(session(model=model, max_tokens=max_tokens, size=size))
+
+
+def session(*, model: str, max_tokens: int, number: int = 0, size: int = 70_000) -> Iterator[bytes]:
+    """The requests of an agent's session, from the one that has about `size` bytes: each is longer by a call and its
+    result, and marks its end for the cache. Sessions of different `number` differ from their first word on."""
     tools = [
         {
             "name": f"Tool{number}",
@@ -130,26 +138,27 @@ def agent(*, model: str, max_tokens: int, size: int = 70_000) -> bytes:
         "tools": tools,
         "thinking": {"type": "adaptive"},
         "metadata": {"user_id": "user_0_account__session_0"},
-        "messages": [{"role": "user", "content": [{"type": "text", "text": "Fix the failing test."}]}],
     }
-    messages = body["messages"]
-    assert isinstance(messages, list)
-    number = 0
-    while len(_json(body)) < size:
-        number += 1
-        call = f"toolu_{number:024d}"
-        messages.append(
-            {
-                "role": "assistant",
-                "content": [
-                    {"type": "text", "text": "I will look at the next file."},
-                    {"type": "tool_use", "id": call, "name": "Tool1", "input": {"path": f"/src/file{number}.py"}},
-                ],
-            }
-        )
-        result = "".join(f"{line:>5}\tvalue_{line} = compute({line}, 'a \"quoted\" word')\n" for line in range(20))
-        messages.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": call, "content": result}]})
-    return _json(body)
+    messages: list[object] = [{"role": "user", "content": [{"type": "text", "text": f"Fix failing test {number}."}]}]
+    body["messages"] = messages
+    for turn in itertools.count(1):
+        asked, result = _call(turn, lines=20 if len(_json(body)) < size else 4)
+        messages += [asked, {"role": "user", "content": [result]}]
+        if len(_json(body)) >= size:
+            marked = {**result, "cache_control": {"type": "ephemeral"}}
+            yield _json({**body, "messages": [*messages[:-1], {"role": "user", "content": [marked]}]})
+
+
+def _call(number: int, *, lines: int) -> tuple[dict[str, object], dict[str, object]]:
+    """An assistant's message with a call, and the block of its result."""
+    call = f"toolu_{number:024d}"
+    words = {"type": "text", "text": "I will look at the next file."}
+    use = {"type": "tool_use", "id": call, "name": "Tool1", "input": {"path": f"/src/file{number}.py"}}
+    result = "".join(f"{line:>5}\tvalue_{line} = compute({line}, 'a \"quoted\" word')\n" for line in range(lines))
+    return (
+        {"role": "assistant", "content": [words, use]},
+        {"type": "tool_result", "tool_use_id": call, "content": result},
+    )
 
 
 def _json(value: object) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -96,6 +97,20 @@ def test_the_agent_request_has_its_size() -> None:
     read = json.loads(body)
     assert len(read["tools"]) == 24
     assert read["messages"][-1]["role"] == "user"
+
+
+def test_a_session_grows_as_an_agents_does() -> None:
+    bodies = list(itertools.islice(load.session(model="m", max_tokens=3, number=7), 22))
+    assert len(bodies[0]) >= 70_000
+    assert len(bodies[-1]) < 90_000
+    read = [json.loads(body) for body in bodies]
+    for before, after in itertools.pairwise(read):
+        last = before["messages"][-1]["content"][0]
+        assert last.pop("cache_control")
+        assert after["messages"][:-2] == before["messages"]
+        assert {**after, "messages": None} == {**before, "messages": None}
+    other = json.loads(next(load.session(model="m", max_tokens=3)))
+    assert other["messages"][0] != read[0]["messages"][0]
 
 
 @pytest.mark.parametrize(
