@@ -127,34 +127,35 @@ def session(*, model: str, max_tokens: int, number: int = 0, size: int = 70_000)
         }
         for number in range(24)
     ]
+    messages: list[object] = [{"role": "user", "content": [{"type": "text", "text": f"Fix failing test {number}."}]}]
+    # In Claude Code's order.
     body: dict[str, object] = {
         "model": model,
-        "max_tokens": max_tokens,
-        "stream": True,
+        "messages": messages,
         "system": [
             {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.330; cch=00000;"},
             {"type": "text", "text": "You are an agent. " * 700, "cache_control": {"type": "ephemeral"}},
         ],
         "tools": tools,
-        "thinking": {"type": "adaptive"},
         "metadata": {"user_id": "user_0_account__session_0"},
+        "max_tokens": max_tokens,
+        "thinking": {"type": "adaptive"},
+        "stream": True,
     }
-    messages: list[object] = [{"role": "user", "content": [{"type": "text", "text": f"Fix failing test {number}."}]}]
-    body["messages"] = messages
     for turn in itertools.count(1):
-        asked, result = _call(turn, lines=20 if len(_json(body)) < size else 4)
+        asked, result = _call(f"{number}_{turn}", lines=20 if len(_json(body)) < size else 4)
         messages += [asked, {"role": "user", "content": [result]}]
         if len(_json(body)) >= size:
             marked = {**result, "cache_control": {"type": "ephemeral"}}
             yield _json({**body, "messages": [*messages[:-1], {"role": "user", "content": [marked]}]})
 
 
-def _call(number: int, *, lines: int) -> tuple[dict[str, object], dict[str, object]]:
-    """An assistant's message with a call, and the block of its result."""
-    call = f"toolu_{number:024d}"
-    words = {"type": "text", "text": "I will look at the next file."}
-    use = {"type": "tool_use", "id": call, "name": "Tool1", "input": {"path": f"/src/file{number}.py"}}
-    result = "".join(f"{line:>5}\tvalue_{line} = compute({line}, 'a \"quoted\" word')\n" for line in range(lines))
+def _call(name: str, *, lines: int) -> tuple[dict[str, object], dict[str, object]]:
+    """An assistant's message with a call, and the block of its result, which another name makes others."""
+    call = f"toolu_{name:0>24}"
+    words = {"type": "text", "text": f"I will look at file {name}."}
+    use = {"type": "tool_use", "id": call, "name": "Tool1", "input": {"path": f"/src/file{name}.py"}}
+    result = f"{name}\n" + "".join(f"{n:>5}\tvalue_{n} = compute({n}, 'a \"quoted\" word')\n" for n in range(lines))
     return (
         {"role": "assistant", "content": [words, use]},
         {"type": "tool_result", "tool_use_id": call, "content": result},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -11,7 +12,6 @@ from qiao.core.anthropic import wire
 from qiao.core.anthropic.blocks import parts_of
 from qiao.core.anthropic.tools import Toolbox
 from qiao.core.conversation import Document, Image, Part, Reasoning, Role, Text, ToolCall, ToolResult, Turn
-from qiao.core.elements import Elements
 from qiao.core.fault import Fault, invalid
 from qiao.core.fields import read, shown
 from qiao.core.head import without_billing_line
@@ -24,14 +24,6 @@ _KNOWN_SIZE: Final = 8 * 1024
 anew. Longer ones are few, and cost little a byte."""
 
 _MESSAGE: msgspec.json.Decoder[wire.Message] = msgspec.json.Decoder(wire.Message)
-_LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-def _listed(raw: msgspec.Raw) -> list[msgspec.Raw]:
-    return read(_LIST, raw, "messages")
-
-
-_LISTS: Final = Elements(_listed)
 
 
 class History(msgspec.Struct, frozen=True):
@@ -58,10 +50,8 @@ def _system_text(block: wire.ContentBlock, path: str) -> str:
     return block.text or ""
 
 
-def history(listed: bytes, toolbox: Toolbox) -> History:
-    """The turns of `messages`, which is valid JSON, in the order of the client. Additions and removals of tools are
-    applied to `toolbox`."""
-    messages = _LISTS.of(listed)
+def history(messages: Sequence[bytes], toolbox: Toolbox) -> History:
+    """The turns in the order of the client. Additions and removals of tools are applied to `toolbox`."""
     if not messages:
         raise invalid("messages", "at least one message is required")
     if len(messages) > MAX_MESSAGES:

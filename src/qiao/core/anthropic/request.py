@@ -6,18 +6,18 @@ ends somebody's session.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import msgspec
 
 from qiao.core.anthropic import options, wire
 from qiao.core.anthropic.history import history, system_texts
-from qiao.core.anthropic.tools import declared, tool_choice
-from qiao.core.body import EXTRAS, MAX_DROPPED, dropped_of, extras_of, fields_of, model_of, not_utf8, optional
+from qiao.core.anthropic.tools import Toolbox, declared, tool_choice
+from qiao.core.body import EXTRAS, MAX_DROPPED, dropped_of, extras_of, model_of, not_utf8, optional
 from qiao.core.conversation import Conversation, Sampling
 from qiao.core.fault import invalid
-from qiao.core.json_text import is_null
+from qiao.core.growing import Growing
 
 READ: Final = frozenset(
     {
@@ -41,8 +41,7 @@ READ: Final = frozenset(
 )
 """Fields that are read here; those that are only checked, because nothing comes of them, count as dropped."""
 
-_GROWING: Final = frozenset({"messages", "tools", "tool_choice"})
-"""Fields that are read for each request: the conversation itself, and what it may change."""
+_TOOLS: Final = frozenset({"tools", "tool_choice"})
 
 _KNOWN_FRAMES: Final = 64
 _MOST_KNOWN_FIELDS: Final = 64
@@ -77,23 +76,37 @@ def decode_count(body: bytes) -> Conversation:
 
 def _decode(body: bytes, *, counting: bool) -> Conversation:
     try:
-        fields = fields_of(body)
-        frame = _frame({name: raw for name, raw in fields.items() if name not in _GROWING}, counting=counting)
-        messages = fields.get("messages")
-        if messages is None or is_null(messages):
+        rest, messages = _REQUESTS[counting].of(body)
+        if messages is None:
             raise invalid("messages", "Field required")
-        toolbox = declared(fields.get("tools"))
-        past = history(bytes(messages), toolbox)
+        toolbox = rest.tools.copy()
+        past = history(messages, toolbox)
         tools = toolbox.offered()
-        choice = tool_choice(optional(fields, "tool_choice", _TOOL_CHOICE), tools)
+        choice = tool_choice(rest.choice, tools)
     except UnicodeDecodeError as error:
         raise not_utf8(body) from error
-    whole = msgspec.structs.replace(frame, turns=past.turns, tools=tools, tool_choice=choice)
+    whole = msgspec.structs.replace(rest.frame, turns=past.turns, tools=tools, tool_choice=choice)
     return whole if past.effort is None else _with_effort(whole, past.effort)
 
 
+class _Rest(msgspec.Struct, frozen=True):
+    """What a client says in the same words with every request of a conversation: all but its messages."""
+
+    frame: Conversation
+    tools: Toolbox
+    choice: wire.ToolChoice | None
+
+
+def _rest(counting: bool, fields: dict[str, msgspec.Raw]) -> _Rest:
+    frame = _frame({name: raw for name, raw in fields.items() if name not in _TOOLS}, counting=counting)
+    return _Rest(frame, declared(fields.get("tools")), optional(fields, "tool_choice", _TOOL_CHOICE))
+
+
+_REQUESTS: Final = {counting: Growing("messages", partial(_rest, counting)) for counting in (False, True)}
+
+
 def _frame(fields: dict[str, msgspec.Raw], *, counting: bool) -> Conversation:
-    """What a client says in the same words with every request of a conversation: all but `_GROWING`."""
+    """The fields beside messages and tools, which many conversations have alike."""
     if len(fields) > _MOST_KNOWN_FIELDS or sum(map(len, fields.values())) > _KNOWN_SIZE:
         return _framed(fields, counting=counting)
     return _known_frame(tuple([(name, bytes(raw)) for name, raw in fields.items()]), counting)

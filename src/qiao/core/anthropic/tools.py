@@ -98,10 +98,10 @@ class Toolbox:
 
     def offered(self) -> tuple[Tool, ...]:
         """What the client offers now."""
-        tools = (tool for name, tool in self._tools.items() if name not in self._removed)
+        tools = [tool for name, tool in self._tools.items() if name not in self._removed]
         if self._loads_all:
             # The search tool runs on Anthropic's servers; without it nothing could ever find a deferred tool.
-            return tuple(msgspec.structs.replace(tool, deferred=False) for tool in tools)
+            tools = [msgspec.structs.replace(tool, deferred=False) for tool in tools]
         return tuple(tools)
 
     def _resolve(self, target: wire.ToolChangeTarget, path: str) -> str:
@@ -128,10 +128,10 @@ class Toolbox:
 
 
 def declared(raw: msgspec.Raw | None) -> Toolbox:
-    """The tools of a request's `tools`. Raises `Fault`."""
+    """The tools of a request's `tools`, to be copied by who changes them. Raises `Fault`."""
     if raw is None or is_null(raw):
         return Toolbox()
-    return _known(bytes(raw)).copy() if len(raw) <= _KNOWN_SIZE else _declared(bytes(raw))
+    return _known(bytes(raw)) if len(raw) <= _KNOWN_SIZE else _declared(bytes(raw))
 
 
 def _declared(raw: bytes) -> Toolbox:
