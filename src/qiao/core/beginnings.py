@@ -10,17 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from qiao.core.conversation import (
-    Document,
-    Image,
-    Reasoning,
-    ResultPart,
-    Text,
-    ToolCall,
-    ToolReference,
-    ToolResult,
-    Turn,
-)
+from qiao.core.conversation import Turn
 
 State = TypeVar("State")
 Said = TypeVar("Said")
@@ -83,7 +73,7 @@ class Beginnings(Generic[State, Said]):
             begun, state, characters = (), self._start(), 0
         for turn in turns[len(begun) :]:
             self._step(state, turn)
-            characters += _characters(turn)
+            characters += turn.outline.characters
         said = self._say(state)
         if characters <= self._most_characters // 4:
             self._known[turns[0]] = turns, state, characters
@@ -92,23 +82,3 @@ class Beginnings(Generic[State, Said]):
                 self._characters -= self._known.popitem(last=False)[1][2]
             self._last = turns, said
         return said
-
-
-def _characters(turn: Turn) -> int:
-    return sum(map(_length, turn.parts))
-
-
-def _length(part: Text | Reasoning | ToolCall | ToolResult | ResultPart) -> int:
-    match part:
-        case Text() | Reasoning():
-            return len(part.text)
-        case ToolCall():
-            return len(part.arguments)
-        case ToolResult():
-            return sum(map(_length, part.parts))
-        case Image():
-            return len(part.data or part.url or "")
-        case Document():
-            return len(part.data)
-        case ToolReference():
-            return len(part.name)

@@ -83,12 +83,14 @@ class Outline(msgspec.Struct, frozen=True):
     * `calls`: ids of its calls; `answers`: ids of the calls whose results it brings.
     * `is_plain`: every part is one that its role may say, says something, and can be sent as it stands: no blank text,
       no result that is an error, no arguments that are no object, results or other parts but not both.
+    * `characters`: what keeping it costs.
     """
 
     kinds: frozenset[type]
     calls: tuple[str, ...]
     answers: tuple[str, ...]
     is_plain: bool
+    characters: int
 
 
 class Turn(msgspec.Struct, frozen=True, cache_hash=True, dict=True):
@@ -113,7 +115,24 @@ class Turn(msgspec.Struct, frozen=True, cache_hash=True, dict=True):
             tuple([part.id for part in parts if isinstance(part, ToolCall)]),
             tuple([result.call_id for result in results]),
             _is_plain(self, has_results=bool(results)),
+            sum(map(_characters, parts)),
         )
+
+
+def _characters(part: Part | ResultPart) -> int:
+    match part:
+        case Text() | Reasoning():
+            return len(part.text)
+        case ToolCall():
+            return len(part.arguments)
+        case ToolResult():
+            return sum(map(_characters, part.parts))
+        case Image():
+            return len(part.data or part.url or "")
+        case Document():
+            return len(part.data)
+        case ToolReference():
+            return len(part.name)
 
 
 def _is_plain(turn: Turn, *, has_results: bool) -> bool:

@@ -166,7 +166,7 @@ def _reading(
     prepared: Prepared, loaded: tuple[Tool, ...], profile: Profile, quirks: Quirks, switches: Switches
 ) -> Prepared:
     """With what the gateway reads out of the answer's text itself. `loaded`: tools that are called but not listed."""
-    settled = prepared.conversation
+    settled = read = prepared.conversation
     notes = prepared.notes
     dialect = text_mode.reader(profile, quirks, switches.tool_parser)
     passes_by = text_mode.passes_by(profile, quirks, switches.tool_parser)
@@ -203,7 +203,7 @@ def _reading(
         notes=notes,
         repair=switches.repair,
         dialect=dialect,
-        reasoning=text_mode.reads_reasoning(settled, profile, quirks),
+        reasoning=reasoning if settled is read else text_mode.reads_reasoning(settled, profile, quirks),
     )
 
 

@@ -59,10 +59,9 @@ def reader(profile: Profile, quirks: Quirks, parser: str) -> str | None:
 
 def passes_by(profile: Profile, quirks: Quirks, parser: str) -> bool:
     """Whether the gateway reads calls by its own choice although the engine has a parser."""
-    if parser != AUTO or quirks.no_tool_parser or quirks.no_tools:
+    if quirks.calls_as_text is None or parser != AUTO or quirks.no_tool_parser or quirks.no_tools:
         return False
-    known = known_dialect(profile, quirks.template_dialect)
-    return quirks.calls_as_text is not None and quirks.calls_as_text == known
+    return quirks.calls_as_text == known_dialect(profile, quirks.template_dialect)
 
 
 def can_pass_by(profile: Profile, template: str | None) -> bool:
