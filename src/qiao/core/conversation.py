@@ -105,17 +105,22 @@ class Turn(msgspec.Struct, frozen=True, cache_hash=True, dict=True):
     @cached_property
     def outline(self) -> Outline:
         """What there is to know of it without reading it again."""
-        parts = self.parts
-        kinds: set[type] = set(map(type, parts))
-        results = [part for part in parts if isinstance(part, ToolResult)]
-        for result in results:
-            kinds.update(map(type, result.parts))
+        kinds: set[type] = set()
+        calls: list[str] = []
+        answers: list[str] = []
+        for part in self.parts:
+            kinds.add(type(part))
+            if isinstance(part, ToolCall):
+                calls.append(part.id)
+            elif isinstance(part, ToolResult):
+                answers.append(part.call_id)
+                kinds.update(map(type, part.parts))
         return Outline(
             frozenset(kinds),
-            tuple([part.id for part in parts if isinstance(part, ToolCall)]),
-            tuple([result.call_id for result in results]),
-            _is_plain(self, has_results=bool(results)),
-            sum(map(_characters, parts)),
+            tuple(calls),
+            tuple(answers),
+            _is_plain(self, has_results=bool(answers)),
+            sum(map(_characters, self.parts)),
         )
 
 
@@ -138,7 +143,7 @@ def _characters(part: Part | ResultPart) -> int:
 def _is_plain(turn: Turn, *, has_results: bool) -> bool:
     match turn.role:
         case "assistant":
-            says_something = any(type(part) is not Reasoning for part in turn.parts)
+            says_something = not {Reasoning}.issuperset(map(type, turn.parts))
             return says_something and all(map(_is_plain_answer, turn.parts))
         case "user" if has_results:
             return all(map(_is_plain_result, turn.parts))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -30,30 +30,56 @@ _SPACE = re.compile(rb"[ \t\r\n]*")
 _LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class _Known(NamedTuple, Generic[Rest]):
-    """`before`, `listed`, the list's end, `after`: that was the text. `listed` goes from the list's bracket to the end
-    of the last element, `ends[i]` is where in it element i ends, and `first` is the part up to `ends[0]`."""
+class _Known(Generic[Rest]):
+    """`before`, the list, `after`: that was the text. `ends[i]` is where in the list element i ends, and `first` is the
+    part up to `ends[0]`. `size`: bytes that it takes to keep."""
 
-    before: bytes
-    first: bytes
-    listed: bytes
-    after: bytes
-    elements: tuple[bytes, ...]
-    ends: tuple[int, ...]
-    rest: Rest
+    __slots__ = ("after", "before", "elements", "ends", "first", "listed", "rest", "size")
 
-    @property
-    def size(self) -> int:
-        return len(self.before) + 2 * len(self.listed) + len(self.after)
+    def __init__(
+        self, before: bytes, listed: bytes, after: bytes, elements: tuple[bytes, ...], ends: tuple[int, ...], rest: Rest
+    ) -> None:
+        self.before = before
+        self.after = after
+        self.first = listed[: ends[0]]
+        self.rest = rest
+        self.set(listed, elements, ends)
+
+    def set(self, listed: bytes, elements: tuple[bytes, ...], ends: tuple[int, ...]) -> None:
+        """Another list with the same first element."""
+        self.listed = listed
+        self.elements = elements
+        self.ends = ends
+        self.size = len(self.before) + 2 * len(listed) + len(self.after)
 
     def is_like(self, body: bytes) -> bool:
         """Whether `body` has the same first element, and the same before and behind the list."""
         place = len(self.before)
         return body.startswith(self.first, place) and body.startswith(self.before) and body.endswith(self.after)
 
-    def shared(self, body: bytes) -> int:
-        """How many elements the list of `body` begins with, which is like this."""
-        start = len(self.before)
+    def take(self, body: bytes) -> bool:
+        """Become `body`, which is like this. False, and nothing has changed, where it has to be read as a whole."""
+        start, end = len(self.before), len(body) - len(self.after)
+        shared = self._shared(body, start)
+        begun = self.ends[shared - 1]
+        listed = body[start:end]
+        # Behind an element stands a comma or the list's end. Anything else is part of a longer one (a number's digits).
+        new = listed[begun:].lstrip()
+        if new.startswith(b",") and new.endswith(b"]"):
+            try:
+                more = tuple(map(bytes, _LIST.decode(b"[" + new[1:])))
+            except (msgspec.DecodeError, RecursionError):
+                return False
+        elif new == b"]":
+            more = ()
+        else:
+            return False
+        ends = (*self.ends[:shared], *_ends(listed, more, begun))
+        self.set(listed, (*self.elements[:shared], *more), ends)
+        return True
+
+    def _shared(self, body: bytes, start: int) -> int:
+        """How many elements the list of `body` begins with."""
         low, high = 1, len(self.ends)
         while low < high:
             middle = (low + high + 1) // 2
@@ -95,10 +121,9 @@ class Growing(Generic[Rest]):
 
         Raises `Fault`, and `UnicodeDecodeError` as `fields_of` does.
         """
-        known = self._taken(body)
-        if known is not None and (longer := _longer(known, body)) is not None:
-            self._keep(longer)
-            return longer.rest, longer.elements
+        known = self._again(body)
+        if known is not None:
+            return known.rest, known.elements
         fields = fields_of(body)
         raw = fields.get(self._field)
         rest = self._read_rest({name: value for name, value in fields.items() if name != self._field})
@@ -108,57 +133,35 @@ class Growing(Generic[Rest]):
         elements = tuple(map(bytes, listed))
         place = _place(body, fields, self._field) if elements else None
         if place is not None:
-            self._keep(_cut(body, place, len(raw), elements, rest))
+            self._keep(body, place, len(raw), elements, rest)
         return rest, elements
 
-    def _taken(self, body: bytes) -> _Known[Rest] | None:
+    def _again(self, body: bytes) -> _Known[Rest] | None:
+        """What is known of `body`, with what is new in it; None where it has to be read as a whole."""
         for place, known in enumerate(self._known):
             if known.is_like(body):
-                self._bytes -= known.size
-                return self._known.pop(place)
+                size = known.size
+                if not known.take(body):
+                    return None
+                self._known.insert(0, self._known.pop(place))
+                self._bytes += known.size - size
+                self._bound()
+                return known
         return None
 
-    def _keep(self, known: _Known[Rest]) -> None:
-        if known.size > self._most_bytes // 4:
-            return
+    def _keep(self, body: bytes, place: int, length: int, elements: tuple[bytes, ...], rest: Rest) -> None:
+        """The list stands at `place` in `body` and has `length` bytes."""
+        listed = body[place : place + length]
+        known = _Known(body[:place], listed, body[place + length :], elements, _ends(listed, elements, 1), rest)
         self._known.insert(0, known)
         self._bytes += known.size
+        self._bound()
+
+    def _bound(self) -> None:
+        if self._known[0].size > self._most_bytes // 4:
+            self._bytes -= self._known.pop(0).size
         while len(self._known) > self._most or self._bytes > self._most_bytes:
             self._bytes -= self._known.pop().size
-
-
-def _longer(known: _Known[Rest], body: bytes) -> _Known[Rest] | None:
-    """`body`, which is like `known`, with only what is new in it read; None where it has to be read as a whole."""
-    shared = known.shared(body)
-    start, end = len(known.before), len(body) - len(known.after)
-    # Behind an element stands a comma or the list's end. Anything else is part of a longer element (a number's digits).
-    new = body[start + known.ends[shared - 1] : end].lstrip()
-    if new.startswith(b",") and new.endswith(b"]"):
-        try:
-            more = tuple(map(bytes, _LIST.decode(b"[" + new[1:])))
-        except (msgspec.DecodeError, RecursionError):
-            return None
-    elif new == b"]":
-        more = ()
-    else:
-        return None
-    listed = body[start:end]
-    ends = (*known.ends[:shared], *_ends(listed, more, known.ends[shared - 1]))
-    return known._replace(listed=listed[: ends[-1]], elements=(*known.elements[:shared], *more), ends=ends)
-
-
-def _cut(body: bytes, place: int, length: int, elements: tuple[bytes, ...], rest: Rest) -> _Known[Rest]:
-    listed = body[place : place + length]
-    ends = _ends(listed, elements, 1)
-    return _Known(
-        before=body[:place],
-        first=listed[: ends[0]],
-        listed=listed[: ends[-1]],
-        after=body[place + length :],
-        elements=elements,
-        ends=ends,
-        rest=rest,
-    )
 
 
 def _ends(listed: bytes, elements: tuple[bytes, ...], place: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from qiao.core.anthropic import history, request, tools
+from qiao.core.conversation import ToolCall
 from qiao.core.fault import Fault
 
 TOOLS = [{"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}]
@@ -36,6 +37,37 @@ def test_a_known_conversation_decodes_to_the_same() -> None:
     assert again.turns[1] is first.turns[1]
     assert again.tools == first.tools
     assert again.tools[0] is first.tools[0]
+
+
+def test_a_mark_for_the_cache_makes_no_other_message() -> None:
+    forget()
+    marked = json.loads(json.dumps(MESSAGES))
+    marked[2]["content"][0]["cache_control"] = {"type": "ephemeral"}
+
+    def spoken(messages: list[Any]) -> Any:
+        raw = json.dumps({"model": "m", "max_tokens": 5, "messages": messages}, separators=(",", ":")).encode()
+        return request.decode(raw).turns
+
+    first = spoken(marked)
+    assert spoken([*MESSAGES, {"role": "assistant", "content": "done"}])[2] is first[2]
+    assert first[2].parts[0].parts[0].text == "text"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"a": [{"b": 1, "cache_control": {"type": "ephemeral"}}]},
+        {"a": ',"cache_control":{"type":"ephemeral"}}]}'},
+        {"a": 1, "cache_control": {"type": "ephemeral"}},
+    ],
+)
+def test_an_input_keeps_what_looks_like_a_mark(end: Any) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": end}
+    message = {"role": "assistant", "content": [call]}
+    raw = json.dumps({"model": "m", "max_tokens": 5, "messages": [message]}, separators=(",", ":")).encode()
+    part = request.decode(raw).turns[0].parts[0]
+    assert isinstance(part, ToolCall)
+    assert json.loads(part.arguments) == end
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,14 @@ _KNOWN_SIZE: Final = 8 * 1024
 """A conversation comes again with every turn, a little longer: as many messages of at most so many bytes are not read
 anew. Longer ones are few, and cost little a byte."""
 
+_NOBODYS: Final = Toolbox()
+"""For messages that change no tools."""
+
+_MARKED: Final = b',"cache_control":{"type":"ephemeral"}}]}'
+_UNMARKED: Final = b"}]}"
+"""Clients mark the last block for their cache, and in the next request the same message comes without the mark. Nothing
+else ends so: a quote inside a string would have a backslash before it."""
+
 _MESSAGE: msgspec.json.Decoder[wire.Message] = msgspec.json.Decoder(wire.Message)
 
 
@@ -93,15 +101,17 @@ def history(messages: Sequence[bytes], toolbox: Toolbox) -> History:
 @lru_cache(_KNOWN_MESSAGES)
 def _known(raw: bytes) -> tuple[Role, tuple[Turn, ...]] | None:
     """Role and turns of a message that says nothing but its words; None for one that has to be read in its place."""
+    if raw.endswith(_MARKED):
+        return _known(raw.removesuffix(_MARKED) + _UNMARKED)
     try:
         message = _MESSAGE.decode(raw)
         if message.role not in ("user", "assistant") or isinstance(message.content, msgspec.UnsetType):
             return None
         content = message.content or []
-        if not isinstance(content, str) and any(isinstance(block, wire.CompactionBlock) for block in content):
+        if not isinstance(content, str) and wire.CompactionBlock in map(type, content):
             return None
         role: Role = "user" if message.role == "user" else "assistant"
-        return role, tuple(_spoken_turns(role, content, "", Toolbox()))
+        return role, tuple(_spoken_turns(role, content, "", _NOBODYS))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Fault):
         return None  # it is read again, where the error can name its place
 
