@@ -48,7 +48,7 @@ def read_anew(body: bytes) -> tuple[dict[str, bytes], tuple[bytes, ...] | None]:
     most_bytes=st.sampled_from([8, 600, 1 << 20]),
 )
 def test_what_was_asked_before_changes_nothing(asked: list[Any], most: int, most_bytes: int) -> None:
-    growing = Growing("list", fields, most=most, most_bytes=most_bytes)
+    growing = Growing("list", fields, list, most=most, most_bytes=most_bytes)
     for case in asked:
         body = written(*case)
         for _ in range(2):
@@ -66,7 +66,7 @@ def test_what_was_asked_before_changes_nothing(asked: list[Any], most: int, most
 def test_a_longer_or_changed_one_is_right_too(
     listed: list[Any], more: list[Any], place: int, rests: tuple[dict[str, Any], dict[str, Any]], way: dict[str, Any]
 ) -> None:
-    growing = Growing("list", fields)
+    growing = Growing("list", fields, list)
     growing.of(written(rests[0], listed, rests[1], way))
     changed = [*listed[:place], {"changed": 1}, *listed[place + 1 :], *more]
     for again in ([*listed, *more], changed, listed):
@@ -90,10 +90,10 @@ def answer(of: Callable[[bytes], Any], body: bytes) -> Any:
 )
 def test_what_is_no_json_or_means_something_else_is_noticed(known: bytes, place: int, length: int, new: bytes) -> None:
     """A piece of a known text is exchanged for anything."""
-    growing = Growing("list", fields)
+    growing = Growing("list", fields, list)
     growing.of(known)
     body = known[:place] + new + known[place + length :]
-    assert answer(growing.of, body) == answer(Growing("list", fields).of, body)
+    assert answer(growing.of, body) == answer(Growing("list", fields, list).of, body)
 
 
 TALK = [{"said": number} for number in range(40)]
@@ -119,13 +119,13 @@ def test_only_what_is_new_is_read(before: dict[str, Any], after: list[Any], same
         read.append(rest)
         return len(read)
 
-    growing = Growing("list", read_rest)
+    growing = Growing("list", read_rest, list)
     _, known = growing.of(written(before, TALK, REST, {}))
     rest, again = growing.of(written(before, after, REST, {}))
     assert rest == len(read) == 1
     assert known is not None
     assert again is not None
-    assert all(again[place] is known[place] for place in range(same)), "their hashes are known"
+    assert all(again[place] is known[place] for place in range(same))
     assert [json.loads(element) for element in again] == after
 
 
@@ -134,7 +134,7 @@ def test_only_what_is_new_is_read(before: dict[str, Any], after: list[Any], same
     [({"model": "m"}, {"model": "o"}), ({"model": "o"}, {"model": "n"}), ({"model": "mm"}, {"model": "n"})],
 )
 def test_what_stands_beside_the_list_is_read_when_it_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
-    growing = Growing("list", fields)
+    growing = Growing("list", fields, list)
     renamed = {"other": after["model"]}
     for rest in ({"model": "m"}, {"other": "n"}), (before, renamed), ({"model": "m"}, {"other": "n"}):
         body = written(rest[0], TALK, rest[1], {})
@@ -158,21 +158,21 @@ def test_what_stands_beside_the_list_is_read_when_it_changes(before: dict[str, A
     ],
 )
 def test_what_does_not_stand_where_it_is_read_is_not_kept(body: bytes) -> None:
-    growing = Growing("list", fields)
+    growing = Growing("list", fields, list)
     first = growing.of(body)
     assert growing.of(body) == first
     assert len(growing) == 0
 
 
 def test_half_a_character_is_mended_wherever_it_comes() -> None:
-    growing = Growing("list", fields)
+    growing = Growing("list", fields, list)
     growing.of(b'{"list":["a"],"b":1}')
     for body in (b'{"list":["a","\\ud800"],"b":1}', b'{"list":["a"],"b":1,"c":"\\ud800"}'):
         assert growing.of(body) == read_anew(body)
 
 
 def test_a_list_that_is_none_is_named() -> None:
-    growing = Growing("list", fields)
+    growing = Growing("list", fields, list)
     for _ in range(2):
         with pytest.raises(Fault, match=r"^list: expected array"):
             growing.of(b'{"list":{"a":1}}')
@@ -180,7 +180,7 @@ def test_a_list_that_is_none_is_named() -> None:
 
 
 def test_conversations_that_take_turns_are_all_known() -> None:
-    growing = Growing("list", fields, most=3)
+    growing = Growing("list", fields, list, most=3)
     talks = [[{"begins": talk}, *TALK] for talk in range(3)]
     known = [growing.of(written({}, talk, REST, {}))[1] for talk in talks]
     for talk, before in zip(talks, known, strict=True):

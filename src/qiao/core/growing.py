@@ -8,7 +8,7 @@ the tools and the messages that come again with every request.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from qiao.core.fields import read
 from qiao.core.json_text import is_null
 
 Rest = TypeVar("Rest")
+Element = TypeVar("Element")
 
 MOST: Final = 64
 """Objects that are kept; the one that was used least recently goes first."""
@@ -30,14 +31,20 @@ _SPACE = re.compile(rb"[ \t\r\n]*")
 _LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class _Known(Generic[Rest]):
+class _Known(Generic[Rest, Element]):
     """`before`, the list, `after`: that was the text. `ends[i]` is where in the list element i ends, and `first` is the
     part up to `ends[0]`. `size`: bytes that it takes to keep."""
 
     __slots__ = ("after", "before", "elements", "ends", "first", "listed", "rest", "size")
 
     def __init__(
-        self, before: bytes, listed: bytes, after: bytes, elements: tuple[bytes, ...], ends: tuple[int, ...], rest: Rest
+        self,
+        before: bytes,
+        listed: bytes,
+        after: bytes,
+        elements: tuple[Element, ...],
+        ends: tuple[int, ...],
+        rest: Rest,
     ) -> None:
         self.before = before
         self.after = after
@@ -45,7 +52,7 @@ class _Known(Generic[Rest]):
         self.rest = rest
         self.set(listed, elements, ends)
 
-    def set(self, listed: bytes, elements: tuple[bytes, ...], ends: tuple[int, ...]) -> None:
+    def set(self, listed: bytes, elements: tuple[Element, ...], ends: tuple[int, ...]) -> None:
         """Another list with the same first element."""
         self.listed = listed
         self.elements = elements
@@ -57,7 +64,7 @@ class _Known(Generic[Rest]):
         place = len(self.before)
         return body.startswith(self.first, place) and body.startswith(self.before) and body.endswith(self.after)
 
-    def take(self, body: bytes) -> bool:
+    def take(self, body: bytes, read_elements: Callable[[list[bytes]], Iterable[Element]]) -> bool:
         """Become `body`, which is like this. False, and nothing has changed, where it has to be read as a whole."""
         start, end = len(self.before), len(body) - len(self.after)
         shared = self._shared(body, start)
@@ -67,15 +74,15 @@ class _Known(Generic[Rest]):
         new = listed[begun:].lstrip()
         if new.startswith(b",") and new.endswith(b"]"):
             try:
-                more = tuple(map(bytes, _LIST.decode(b"[" + new[1:])))
+                more = list(map(bytes, _LIST.decode(b"[" + new[1:])))
             except (msgspec.DecodeError, RecursionError):
                 return False
         elif new == b"]":
-            more = ()
+            more = []
         else:
             return False
         ends = (*self.ends[:shared], *_ends(listed, more, begun))
-        self.set(listed, (*self.elements[:shared], *more), ends)
+        self.set(listed, (*self.elements[:shared], *read_elements(more)), ends)
         return True
 
     def _shared(self, body: bytes, start: int) -> int:
@@ -91,33 +98,35 @@ class _Known(Generic[Rest]):
         return low
 
 
-class Growing(Generic[Rest]):
-    """`of(body)`: what the other fields say, and the text of every element of the list in `field`.
+class Growing(Generic[Rest, Element]):
+    """`of(body)`: what the other fields say, and every element of the list in `field`.
 
-    `read_rest(fields)` reads the other fields; what it raises is raised. What it returns is handed out again for as
-    long as nothing but the list changes, and so may not be changed.
+    `read_rest(fields)` reads the other fields, `read_elements(texts)` those of the list that are new; what they raise
+    is raised. What they return is handed out again with every body that says the same there, and so may not be changed.
     """
 
     def __init__(
         self,
         field: str,
         read_rest: Callable[[dict[str, msgspec.Raw]], Rest],
+        read_elements: Callable[[list[bytes]], Iterable[Element]],
         *,
         most: int = MOST,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self._field = field
         self._read_rest = read_rest
+        self._read_elements = read_elements
         self._most = most
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._known: list[_Known[Rest]] = []
+        self._known: list[_Known[Rest, Element]] = []
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, body: bytes) -> tuple[Rest, tuple[bytes, ...] | None]:
-        """The list is None where it was not sent, or sent as null. An element that is known is the same object.
+    def of(self, body: bytes) -> tuple[Rest, tuple[Element, ...] | None]:
+        """The list is None where it was not sent, or sent as null.
 
         Raises `Fault`, and `UnicodeDecodeError` as `fields_of` does.
         """
@@ -130,18 +139,20 @@ class Growing(Generic[Rest]):
         if raw is None or is_null(raw):
             return rest, None
         listed = read(_LIST, raw, self._field)
-        elements = tuple(map(bytes, listed))
+        texts = list(map(bytes, listed))
+        elements = tuple(self._read_elements(texts))
         place = _place(body, fields, self._field) if elements else None
         if place is not None:
-            self._keep(body, place, len(raw), elements, rest)
+            cut = body[place : place + len(raw)]
+            self._keep(_Known(body[:place], cut, body[place + len(raw) :], elements, _ends(cut, texts, 1), rest))
         return rest, elements
 
-    def _again(self, body: bytes) -> _Known[Rest] | None:
+    def _again(self, body: bytes) -> _Known[Rest, Element] | None:
         """What is known of `body`, with what is new in it; None where it has to be read as a whole."""
         for place, known in enumerate(self._known):
             if known.is_like(body):
                 size = known.size
-                if not known.take(body):
+                if not known.take(body, self._read_elements):
                     return None
                 self._known.insert(0, self._known.pop(place))
                 self._bytes += known.size - size
@@ -149,10 +160,7 @@ class Growing(Generic[Rest]):
                 return known
         return None
 
-    def _keep(self, body: bytes, place: int, length: int, elements: tuple[bytes, ...], rest: Rest) -> None:
-        """The list stands at `place` in `body` and has `length` bytes."""
-        listed = body[place : place + length]
-        known = _Known(body[:place], listed, body[place + length :], elements, _ends(listed, elements, 1), rest)
+    def _keep(self, known: _Known[Rest, Element]) -> None:
         self._known.insert(0, known)
         self._bytes += known.size
         self._bound()
@@ -164,12 +172,12 @@ class Growing(Generic[Rest]):
             self._bytes -= self._known.pop().size
 
 
-def _ends(listed: bytes, elements: tuple[bytes, ...], place: int) -> tuple[int, ...]:
-    """Where each of `elements` ends in `listed`, the first of them beginning behind `place`: between two are only a
-    comma and white space, with which none begins."""
+def _ends(listed: bytes, texts: list[bytes], place: int) -> tuple[int, ...]:
+    """Where each of the elements `texts` ends in `listed`, the first of them beginning behind `place`: between two are
+    only a comma and white space, with which none begins."""
     ends: list[int] = []
-    for element in elements:
-        place = listed.index(element[:1], place) + len(element)
+    for text in texts:
+        place = listed.index(text[:1], place) + len(text)
         ends.append(place)
     return tuple(ends)
 

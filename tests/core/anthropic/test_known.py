@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qiao.core.anthropic import history, request, tools
 from qiao.core.conversation import ToolCall
@@ -27,6 +29,9 @@ def body(messages: list[Any], **fields: Any) -> bytes:
 def forget() -> None:
     history._known.cache_clear()
     tools._known.cache_clear()
+    for growing in request._REQUESTS.values():
+        growing._known.clear()
+        growing._bytes = 0
 
 
 def test_a_known_conversation_decodes_to_the_same() -> None:
@@ -51,6 +56,50 @@ def test_a_mark_for_the_cache_makes_no_other_message() -> None:
     first = spoken(marked)
     assert spoken([*MESSAGES, {"role": "assistant", "content": "done"}])[2] is first[2]
     assert first[2].parts[0].parts[0].text == "text"
+
+
+def test_too_many_messages_are_too_many_however_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_MESSAGES", 3)
+    assert len(request.decode(body(MESSAGES)).turns) == 3
+    for messages in ([*MESSAGES, MESSAGES[0]], [MESSAGES[0]] * 5):
+        with pytest.raises(Fault, match=rf"^messages: at most 3 messages are allowed, got {len(messages)}"):
+            request.decode(body(messages))
+
+
+NOTE = {"role": "system", "content": "only now", "clear_at": "next_user_message"}
+REMOVAL = {"role": "system", "content": [{"type": "tool_removal", "tool": {"type": "tool_reference", "name": "Read"}}]}
+WRONG: list[Any] = [{"role": "nobody", "content": "x"}, {"role": "user", "content": [{"type": "image"}]}, 7, None]
+FIELDS: list[dict[str, Any]] = [
+    {},
+    {"tools": TOOLS},
+    {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "Read"}},
+    {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "Write"}},
+    {"tools": [{}]},
+    {"system": "s", "max_tokens": 6},
+    {"max_tokens": "many"},
+    {"unknown": [1], "stream": True},
+]
+ASKED = st.tuples(
+    st.lists(st.sampled_from([*MESSAGES, NOTE, REMOVAL]), min_size=1, max_size=5),
+    st.lists(st.sampled_from([*MESSAGES, NOTE, REMOVAL, *WRONG]), max_size=2),
+    st.sampled_from(FIELDS),
+    st.booleans(),
+)
+
+
+def answer(raw: bytes, *, counting: bool) -> Any:
+    try:
+        return request._decode(raw, counting=counting)
+    except Fault as fault:
+        return str(fault)
+
+
+@given(asked=st.lists(ASKED, min_size=2, max_size=8))
+def test_what_was_asked_before_changes_nothing(asked: list[Any]) -> None:
+    found = [answer(body(first + more, **fields), counting=counting) for first, more, fields, counting in asked]
+    for (first, more, fields, counting), before in zip(asked, found, strict=True):
+        forget()
+        assert answer(body(first + more, **fields), counting=counting) == before
 
 
 @pytest.mark.parametrize(

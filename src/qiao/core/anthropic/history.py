@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -20,8 +20,8 @@ MAX_MESSAGES: Final = 100_000
 
 _KNOWN_MESSAGES: Final = 2048
 _KNOWN_SIZE: Final = 8 * 1024
-"""A conversation comes again with every turn, a little longer: as many messages of at most so many bytes are not read
-anew. Longer ones are few, and cost little a byte."""
+"""Messages come again when the rest of their request changes, and in other requests: as many of at most so many bytes
+are not read anew. Longer ones are few, and cost little a byte."""
 
 _NOBODYS: Final = Toolbox()
 """For messages that change no tools."""
@@ -32,6 +32,13 @@ _UNMARKED: Final = b"}]}"
 else ends so: a quote inside a string would have a backslash before it."""
 
 _MESSAGE: msgspec.json.Decoder[wire.Message] = msgspec.json.Decoder(wire.Message)
+
+
+class Spoken(NamedTuple):
+    """A message that says nothing but its words."""
+
+    role: Role
+    turns: tuple[Turn, ...]
 
 
 class History(msgspec.Struct, frozen=True):
@@ -58,7 +65,19 @@ def _system_text(block: wire.ContentBlock, path: str) -> str:
     return block.text or ""
 
 
-def history(messages: Sequence[bytes], toolbox: Toolbox) -> History:
+def spoken(messages: list[bytes]) -> Sequence[Spoken | bytes]:
+    """Every message on its own, or its text where it has to be read in its place, or is one of too many."""
+    return messages if len(messages) > MAX_MESSAGES else list(map(_spoken, messages))
+
+
+def _spoken(raw: bytes) -> Spoken | bytes:
+    if raw.endswith(_MARKED):
+        raw = raw.removesuffix(_MARKED) + _UNMARKED
+    found = _known(raw) if len(raw) <= _KNOWN_SIZE else _known.__wrapped__(raw)
+    return raw if found is None else found
+
+
+def history(messages: Sequence[Spoken | bytes], toolbox: Toolbox) -> History:
     """The turns in the order of the client. Additions and removals of tools are applied to `toolbox`."""
     if not messages:
         raise invalid("messages", "at least one message is required")
@@ -67,16 +86,14 @@ def history(messages: Sequence[bytes], toolbox: Toolbox) -> History:
     turns: list[Turn] = []
     expiring: list[Turn] = []
     effort: str | None = None
-    for index, raw in enumerate(messages):
-        known = _known(raw) if len(raw) <= _KNOWN_SIZE else None
-        if known is not None:
-            role, spoken = known
-            if expiring and role == "user":
+    for index, said in enumerate(messages):
+        if isinstance(said, Spoken):
+            if expiring and said.role == "user":
                 turns, expiring = _without(turns, expiring), []
-            turns += spoken
+            turns += said.turns
             continue
         path = f"messages.{index}"
-        message = read(_MESSAGE, msgspec.Raw(raw), path)
+        message = read(_MESSAGE, msgspec.Raw(said), path)
         match message.role:
             case "user":
                 turns, expiring = _without(turns, expiring), []
@@ -99,10 +116,7 @@ def history(messages: Sequence[bytes], toolbox: Toolbox) -> History:
 
 
 @lru_cache(_KNOWN_MESSAGES)
-def _known(raw: bytes) -> tuple[Role, tuple[Turn, ...]] | None:
-    """Role and turns of a message that says nothing but its words; None for one that has to be read in its place."""
-    if raw.endswith(_MARKED):
-        return _known(raw.removesuffix(_MARKED) + _UNMARKED)
+def _known(raw: bytes) -> Spoken | None:
     try:
         message = _MESSAGE.decode(raw)
         if message.role not in ("user", "assistant") or isinstance(message.content, msgspec.UnsetType):
@@ -111,7 +125,7 @@ def _known(raw: bytes) -> tuple[Role, tuple[Turn, ...]] | None:
         if not isinstance(content, str) and wire.CompactionBlock in map(type, content):
             return None
         role: Role = "user" if message.role == "user" else "assistant"
-        return role, tuple(_spoken_turns(role, content, "", _NOBODYS))
+        return Spoken(role, tuple(_spoken_turns(role, content, "", _NOBODYS)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Fault):
         return None  # it is read again, where the error can name its place
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from qiao.core.anthropic import options, wire
-from qiao.core.anthropic.history import history, system_texts
+from qiao.core.anthropic.history import history, spoken, system_texts
 from qiao.core.anthropic.tools import Toolbox, declared, tool_choice
 from qiao.core.body import EXTRAS, MAX_DROPPED, dropped_of, extras_of, model_of, not_utf8, optional
 from qiao.core.conversation import Conversation, Sampling
@@ -102,7 +102,7 @@ def _rest(counting: bool, fields: dict[str, msgspec.Raw]) -> _Rest:
     return _Rest(frame, declared(fields.get("tools")), optional(fields, "tool_choice", _TOOL_CHOICE))
 
 
-_REQUESTS: Final = {counting: Growing("messages", partial(_rest, counting)) for counting in (False, True)}
+_REQUESTS: Final = {counting: Growing("messages", partial(_rest, counting), spoken) for counting in (False, True)}
 
 
 def _frame(fields: dict[str, msgspec.Raw], *, counting: bool) -> Conversation:
