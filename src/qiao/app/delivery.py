@@ -61,7 +61,8 @@ class Delivery:
         self._response: GrowingResponse | None = None
         self._made: GrowingResponse | None = None
         self._has_client = True
-        self._arm(patience.begin)
+        # When the loop goes on, which is when the request has been sent.
+        self._timer: asyncio.Handle = self._loop.call_soon(self._arm, patience.begin)
 
     @property
     def has_begun(self) -> bool:
