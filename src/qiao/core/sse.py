@@ -40,7 +40,12 @@ class Decoder:
         """Events completed by `chunk`. Raises `Fault` (upstream) when one event outgrows the limit."""
         if not chunk:
             return []
-        if chunk.startswith(b"data: ") and not self.has_partial and (data := _only_event(chunk)) is not None:
+        if (
+            chunk.startswith(b"data: ")
+            and not self._open
+            and not self._data
+            and (data := _only_event(chunk)) is not None
+        ):
             self._at_start = False
             name, self._name = self._name, b""
             return [ServerSentEvent(name, data)]

@@ -84,6 +84,8 @@ def clamp_effort(asked: str | None, known: tuple[str, ...]) -> str | None:
 
 def merge_template_kwargs(extras: dict[str, msgspec.Raw], kwargs: dict[str, object]) -> dict[str, msgspec.Raw]:
     """`extras` with the variables added; what the client itself named for the template wins."""
+    if not kwargs and not extras:
+        return extras
     raw = extras.get("chat_template_kwargs")
     try:
         own: dict[str, msgspec.Raw] = {} if raw is None else _KWARGS.decode(raw)

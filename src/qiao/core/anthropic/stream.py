@@ -94,7 +94,8 @@ class Encoder:
         if isinstance(event, Failed):
             self._fail(event, out)
             return
-        self._start(out)
+        if not self._is_started:
+            self._start(out)
         if self._frame.warm_only and not isinstance(event, Finished):
             return
         match event:
@@ -119,8 +120,6 @@ class Encoder:
                 assert_never(event)
 
     def _start(self, out: list[bytes]) -> None:
-        if self._is_started:
-            return
         self._is_started = True
         usage = usage_object(self._usage, self._frame)
         usage["output_tokens"] = 0
@@ -136,7 +135,8 @@ class Encoder:
             self._sealed.append(event.text)
 
     def _open_block(self, kind: Literal["text", "thinking", "tool"], block: bytes, out: list[bytes]) -> None:
-        self._close_block(out)
+        if self._open is not None:
+            self._close_block(out)
         self._index += 1
         self._open = kind
         out.append(_BLOCK_START % (self._index, block))

@@ -121,9 +121,10 @@ class TextTools:
         self._put_all(self._watch.take(), out)
 
     def _text(self, text: str, out: list[Event]) -> None:
-        self._end_watch(out, closed=True)
+        if self._watch is not None:
+            self._end_watch(out, closed=True)
         if self._new_dialect is None:
-            self._seams.put(TextAdded(text), out)
+            self._seams.words(TextAdded(text), out)
             return
         if self._dialect is None:
             self._begin_dialect(self._new_dialect())
@@ -249,7 +250,7 @@ class _Seams:
     def put(self, event: Event, out: list[Event]) -> None:
         match event:
             case TextAdded() | ReasoningAdded():
-                self._words(event, out)
+                self.words(event, out)
             case ToolCallStarted():
                 self._before_call = "".join(self._space) if self._kind is TextAdded else ""
                 self._end_block()
@@ -266,7 +267,7 @@ class _Seams:
             out.append(TextAdded(space))
         self._end_block()
 
-    def _words(self, event: TextAdded | ReasoningAdded, out: list[Event]) -> None:
+    def words(self, event: TextAdded | ReasoningAdded, out: list[Event]) -> None:
         kind = type(event)
         if self._kind is not kind:
             begun = event.text if self._keeps and self._kind is None else event.text.lstrip()
