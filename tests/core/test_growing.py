@@ -48,7 +48,7 @@ def read_anew(body: bytes) -> tuple[dict[str, bytes], tuple[bytes, ...] | None]:
     most_bytes=st.sampled_from([8, 600, 1 << 20]),
 )
 def test_what_was_asked_before_changes_nothing(asked: list[Any], most: int, most_bytes: int) -> None:
-    growing = Growing("list", fields, list, most=most, most_bytes=most_bytes)
+    growing = Growing("list", fields, bytes, most=most, most_bytes=most_bytes)
     for case in asked:
         body = written(*case)
         for _ in range(2):
@@ -66,7 +66,7 @@ def test_what_was_asked_before_changes_nothing(asked: list[Any], most: int, most
 def test_a_longer_or_changed_one_is_right_too(
     listed: list[Any], more: list[Any], place: int, rests: tuple[dict[str, Any], dict[str, Any]], way: dict[str, Any]
 ) -> None:
-    growing = Growing("list", fields, list)
+    growing = Growing("list", fields, bytes)
     growing.of(written(rests[0], listed, rests[1], way))
     changed = [*listed[:place], {"changed": 1}, *listed[place + 1 :], *more]
     for again in ([*listed, *more], changed, listed):
@@ -90,10 +90,10 @@ def answer(of: Callable[[bytes], Any], body: bytes) -> Any:
 )
 def test_what_is_no_json_or_means_something_else_is_noticed(known: bytes, place: int, length: int, new: bytes) -> None:
     """A piece of a known text is exchanged for anything."""
-    growing = Growing("list", fields, list)
+    growing = Growing("list", fields, bytes)
     growing.of(known)
     body = known[:place] + new + known[place + length :]
-    assert answer(growing.of, body) == answer(Growing("list", fields, list).of, body)
+    assert answer(growing.of, body) == answer(Growing("list", fields, bytes).of, body)
 
 
 TALK = [{"said": number} for number in range(40)]
@@ -119,7 +119,7 @@ def test_only_what_is_new_is_read(before: dict[str, Any], after: list[Any], same
         read.append(rest)
         return len(read)
 
-    growing = Growing("list", read_rest, list)
+    growing = Growing("list", read_rest, bytes)
     _, known = growing.of(written(before, TALK, REST, {}))
     rest, again = growing.of(written(before, after, REST, {}))
     assert rest == len(read) == 1
@@ -134,7 +134,7 @@ def test_only_what_is_new_is_read(before: dict[str, Any], after: list[Any], same
     [({"model": "m"}, {"model": "o"}), ({"model": "o"}, {"model": "n"}), ({"model": "mm"}, {"model": "n"})],
 )
 def test_what_stands_beside_the_list_is_read_when_it_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
-    growing = Growing("list", fields, list)
+    growing = Growing("list", fields, bytes)
     renamed = {"other": after["model"]}
     for rest in ({"model": "m"}, {"other": "n"}), (before, renamed), ({"model": "m"}, {"other": "n"}):
         body = written(rest[0], TALK, rest[1], {})
@@ -158,21 +158,65 @@ def test_what_stands_beside_the_list_is_read_when_it_changes(before: dict[str, A
     ],
 )
 def test_what_does_not_stand_where_it_is_read_is_not_kept(body: bytes) -> None:
-    growing = Growing("list", fields, list)
+    growing = Growing("list", fields, bytes)
     first = growing.of(body)
     assert growing.of(body) == first
     assert len(growing) == 0
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"list":[1,]}',
+        b'{"list":[1 , ]}',
+        b'{"list":[1\x0c]}',
+        b'{"list":[1\x0b,2]}',
+        b'{"list":[1,2,]}',
+        b'{"list":[1]]}',
+        b'{"list":[1}',
+        b'{"list":[1,2}]}',
+        b'{"list":[1]\x0c}',
+    ],
+)
+def test_what_is_no_json_is_none_behind_what_is_known(body: bytes) -> None:
+    growing = Growing("list", fields, bytes)
+    growing.of(b'{"list":[1]}')
+    with pytest.raises(Fault, match="not valid JSON"):
+        growing.of(body)
+
+
+def test_too_many_are_too_many_however_they_come() -> None:
+    growing = Growing("list", fields, bytes, most_elements=3)
+    growing.of(b'{"list":[1,2,3]}')
+    for listed in ([1, 2, 3, 4], [1] * 5, [7] * 4):
+        with pytest.raises(Fault, match=f"^list: at most 3 list are allowed, got {len(listed)}$"):
+            growing.of(written({}, listed, {}, {}))
+
+
+def test_many_small_elements_are_not_kept_for_their_few_bytes() -> None:
+    growing = Growing("list", fields, bytes, most_bytes=40_000)
+    growing.of(written({}, [1] * 50, {}, {}))
+    growing.of(written({}, [2] * 100, {}, {}))
+    assert len(growing) == 1
+    growing.of(written({}, [1] * 100, {}, {}))
+    assert len(growing) == 0
+
+
+def test_an_object_of_many_fields_is_not_kept() -> None:
+    growing = Growing("list", fields, bytes)
+    growing.of(written({}, [1], {f"field {number}": 1 for number in range(100)}, {}))
+    assert len(growing) == 0
+
+
 def test_half_a_character_is_mended_wherever_it_comes() -> None:
-    growing = Growing("list", fields, list)
+    growing = Growing("list", fields, bytes)
     growing.of(b'{"list":["a"],"b":1}')
     for body in (b'{"list":["a","\\ud800"],"b":1}', b'{"list":["a"],"b":1,"c":"\\ud800"}'):
         assert growing.of(body) == read_anew(body)
 
 
 def test_a_list_that_is_none_is_named() -> None:
-    growing = Growing("list", fields, list)
+    growing = Growing("list", fields, bytes)
     for _ in range(2):
         with pytest.raises(Fault, match=r"^list: expected array"):
             growing.of(b'{"list":{"a":1}}')
@@ -180,7 +224,7 @@ def test_a_list_that_is_none_is_named() -> None:
 
 
 def test_conversations_that_take_turns_are_all_known() -> None:
-    growing = Growing("list", fields, list, most=3)
+    growing = Growing("list", fields, bytes, most=3)
     talks = [[{"begins": talk}, *TALK] for talk in range(3)]
     known = [growing.of(written({}, talk, REST, {}))[1] for talk in talks]
     for talk, before in zip(talks, known, strict=True):

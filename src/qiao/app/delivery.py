@@ -61,7 +61,7 @@ class Delivery:
         self._response: GrowingResponse | None = None
         self._made: GrowingResponse | None = None
         self._has_client = True
-        # When the loop goes on, which is when the request has been sent.
+        # Not now: as a rule the request is sent before the loop goes on.
         self._timer: asyncio.Handle = self._loop.call_soon(self._arm, patience.begin)
 
     @property
@@ -131,6 +131,7 @@ class Delivery:
         self._patience = msgspec.structs.replace(self._patience, limit=float("inf"))
 
     def _arm(self, wait: float) -> None:
+        self._timer.cancel()
         silence = self.heard + self._patience.limit - self.time()
         self._timer = self._loop.call_later(max(min(wait, silence), 0.005), self._look)
 

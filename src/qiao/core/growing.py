@@ -8,12 +8,13 @@ the tools and the messages that come again with every request.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from qiao.core.body import fields_of
+from qiao.core.fault import invalid
 from qiao.core.fields import read
 from qiao.core.json_text import is_null
 
@@ -26,7 +27,16 @@ MOST: Final = 64
 MOST_BYTES: Final = 32 * 2**20
 """Bytes of all that are kept."""
 
+MOST_ELEMENTS: Final = 100_000
+"""Elements of one list."""
+
+_SPACES: Final = b" \t\r\n"
 _SPACE = re.compile(rb"[ \t\r\n]*")
+
+_ELEMENT_SIZE: Final = 128
+"""Bytes that an element takes to keep beside its text."""
+
+_MOST_FIELDS: Final = 64
 
 _LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -57,32 +67,34 @@ class _Known(Generic[Rest, Element]):
         self.listed = listed
         self.elements = elements
         self.ends = ends
-        self.size = len(self.before) + 2 * len(listed) + len(self.after)
+        self.size = _size(len(self.before) + len(listed) + len(self.after), len(listed), len(elements))
 
     def is_like(self, body: bytes) -> bool:
         """Whether `body` has the same first element, and the same before and behind the list."""
         place = len(self.before)
         return body.startswith(self.first, place) and body.startswith(self.before) and body.endswith(self.after)
 
-    def take(self, body: bytes, read_elements: Callable[[list[bytes]], Iterable[Element]]) -> bool:
+    def take(self, body: bytes, read_element: Callable[[bytes], Element], most: int) -> bool:
         """Become `body`, which is like this. False, and nothing has changed, where it has to be read as a whole."""
         start, end = len(self.before), len(body) - len(self.after)
         shared = self._shared(body, start)
         begun = self.ends[shared - 1]
         listed = body[start:end]
         # Behind an element stands a comma or the list's end. Anything else is part of a longer one (a number's digits).
-        new = listed[begun:].lstrip()
+        new = listed[begun:].lstrip(_SPACES)
         if new.startswith(b",") and new.endswith(b"]"):
             try:
                 more = list(map(bytes, _LIST.decode(b"[" + new[1:])))
             except (msgspec.DecodeError, RecursionError):
+                return False
+            if not more or shared + len(more) > most:
                 return False
         elif new == b"]":
             more = []
         else:
             return False
         ends = (*self.ends[:shared], *_ends(listed, more, begun))
-        self.set(listed, (*self.elements[:shared], *read_elements(more)), ends)
+        self.set(listed, (*self.elements[:shared], *map(read_element, more)), ends)
         return True
 
     def _shared(self, body: bytes, start: int) -> int:
@@ -101,22 +113,24 @@ class _Known(Generic[Rest, Element]):
 class Growing(Generic[Rest, Element]):
     """`of(body)`: what the other fields say, and every element of the list in `field`.
 
-    `read_rest(fields)` reads the other fields, `read_elements(texts)` those of the list that are new; what they raise
-    is raised. What they return is handed out again with every body that says the same there, and so may not be changed.
+    `read_rest(fields)` reads the other fields, `read_element(text)` one element; what they raise is raised. What they
+    return is handed out again with every body that says the same there, and so may not be changed.
     """
 
     def __init__(
         self,
         field: str,
         read_rest: Callable[[dict[str, msgspec.Raw]], Rest],
-        read_elements: Callable[[list[bytes]], Iterable[Element]],
+        read_element: Callable[[bytes], Element],
         *,
+        most_elements: int = MOST_ELEMENTS,
         most: int = MOST,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self._field = field
         self._read_rest = read_rest
-        self._read_elements = read_elements
+        self._read_element = read_element
+        self._most_elements = most_elements
         self._most = most
         self._most_bytes = most_bytes
         self._bytes = 0
@@ -139,9 +153,13 @@ class Growing(Generic[Rest, Element]):
         if raw is None or is_null(raw):
             return rest, None
         listed = read(_LIST, raw, self._field)
+        if len(listed) > self._most_elements:
+            many = f"at most {self._most_elements} {self._field} are allowed, got {len(listed)}"
+            raise invalid(self._field, many)
         texts = list(map(bytes, listed))
-        elements = tuple(self._read_elements(texts))
-        place = _place(body, fields, self._field) if elements else None
+        elements = tuple(map(self._read_element, texts))
+        can_be_kept = elements and _size(len(body), len(raw), len(texts)) <= self._most_bytes // 4
+        place = _place(body, fields, self._field) if can_be_kept else None
         if place is not None:
             cut = body[place : place + len(raw)]
             self._keep(_Known(body[:place], cut, body[place + len(raw) :], elements, _ends(cut, texts, 1), rest))
@@ -152,7 +170,7 @@ class Growing(Generic[Rest, Element]):
         for place, known in enumerate(self._known):
             if known.is_like(body):
                 size = known.size
-                if not known.take(body, self._read_elements):
+                if not known.take(body, self._read_element, self._most_elements):
                     return None
                 self._known.insert(0, self._known.pop(place))
                 self._bytes += known.size - size
@@ -172,6 +190,11 @@ class Growing(Generic[Rest, Element]):
             self._bytes -= self._known.pop().size
 
 
+def _size(body: int, listed: int, elements: int) -> int:
+    """Bytes that it takes to keep a text of `body` bytes, the list's own once more, as what was read of it."""
+    return body + listed + _ELEMENT_SIZE * elements
+
+
 def _ends(listed: bytes, texts: list[bytes], place: int) -> tuple[int, ...]:
     """Where each of the elements `texts` ends in `listed`, the first of them beginning behind `place`: between two are
     only a comma and white space, with which none begins."""
@@ -184,7 +207,9 @@ def _ends(listed: bytes, texts: list[bytes], place: int) -> tuple[int, ...]:
 
 def _place(body: bytes, fields: Mapping[str, msgspec.Raw], wanted: str) -> int | None:
     """Where in `body` the value of the field `wanted` begins; None if the fields do not stand there as they were read:
-    one came twice, a name is written with escapes, the text was mended."""
+    one came twice, a name is written with escapes, the text was mended; or if there are many."""
+    if len(fields) > _MOST_FIELDS:
+        return None
     found: int | None = None
     place = 0
     mark = b"{"
@@ -201,7 +226,7 @@ def _place(body: bytes, fields: Mapping[str, msgspec.Raw], wanted: str) -> int |
             found = place
         place += len(raw)
         mark = b","
-    return found if body[place:].strip() == b"}" else None
+    return found if body[place:].strip(_SPACES) == b"}" else None
 
 
 def _behind_space(body: bytes, place: int) -> int:

@@ -29,6 +29,7 @@ def body(messages: list[Any], **fields: Any) -> bytes:
 def forget() -> None:
     history._known.cache_clear()
     tools._known.cache_clear()
+    request._known_frame.cache_clear()
     for growing in request._REQUESTS.values():
         growing._known.clear()
         growing._bytes = 0
@@ -56,14 +57,6 @@ def test_a_mark_for_the_cache_makes_no_other_message() -> None:
     first = spoken(marked)
     assert spoken([*MESSAGES, {"role": "assistant", "content": "done"}])[2] is first[2]
     assert first[2].parts[0].parts[0].text == "text"
-
-
-def test_too_many_messages_are_too_many_however_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "MAX_MESSAGES", 3)
-    assert len(request.decode(body(MESSAGES)).turns) == 3
-    for messages in ([*MESSAGES, MESSAGES[0]], [MESSAGES[0]] * 5):
-        with pytest.raises(Fault, match=rf"^messages: at most 3 messages are allowed, got {len(messages)}"):
-            request.decode(body(messages))
 
 
 NOTE = {"role": "system", "content": "only now", "clear_at": "next_user_message"}

@@ -16,8 +16,6 @@ from qiao.core.fault import Fault, invalid
 from qiao.core.fields import read, shown
 from qiao.core.head import without_billing_line
 
-MAX_MESSAGES: Final = 100_000
-
 _KNOWN_MESSAGES: Final = 2048
 _KNOWN_SIZE: Final = 8 * 1024
 """Messages come again when the rest of their request changes, and in other requests: as many of at most so many bytes
@@ -65,12 +63,8 @@ def _system_text(block: wire.ContentBlock, path: str) -> str:
     return block.text or ""
 
 
-def spoken(messages: list[bytes]) -> Sequence[Spoken | bytes]:
-    """Every message on its own, or its text where it has to be read in its place, or is one of too many."""
-    return messages if len(messages) > MAX_MESSAGES else list(map(_spoken, messages))
-
-
-def _spoken(raw: bytes) -> Spoken | bytes:
+def spoken(raw: bytes) -> Spoken | bytes:
+    """A message on its own, or its text where it has to be read in its place. Raises nothing."""
     if raw.endswith(_MARKED):
         raw = raw.removesuffix(_MARKED) + _UNMARKED
     found = _known(raw) if len(raw) <= _KNOWN_SIZE else _known.__wrapped__(raw)
@@ -81,8 +75,6 @@ def history(messages: Sequence[Spoken | bytes], toolbox: Toolbox) -> History:
     """The turns in the order of the client. Additions and removals of tools are applied to `toolbox`."""
     if not messages:
         raise invalid("messages", "at least one message is required")
-    if len(messages) > MAX_MESSAGES:
-        raise invalid("messages", f"at most {MAX_MESSAGES} messages are allowed, got {len(messages)}")
     turns: list[Turn] = []
     expiring: list[Turn] = []
     effort: str | None = None
