@@ -95,7 +95,8 @@ def test_streams_keep_the_strict_grammar(up: Gateway) -> None:
 
 def test_who_waits_for_the_engine_hears_pings_and_has_its_turn(tmp_path: Path) -> None:
     arguments = ["up", "--cache", str(CACHE), "--no-auth", "--ping-interval", "0.2", "--log-level", "warning"]
-    story = {"model": MODEL, "max_tokens": 400, "messages": HELLO, "stream": True}
+    long = {"role": "user", "content": "Write a long story about a river."}  # of 400 tokens and more
+    story = {"model": MODEL, "max_tokens": 400, "temperature": 0, "messages": [long], "stream": True}
     hello = {"model": MODEL, "max_tokens": 3, "messages": HELLO, "stream": True}
     with process(arguments, tmp_path) as found:
         wait_until(lambda: "qiao is up" in found.output, 120, "the checks of qiao up")
