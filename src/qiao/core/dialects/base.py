@@ -156,11 +156,6 @@ class Dialect(ABC):
         return self._markdown.at_line_start
 
     @property
-    def at_line_start(self) -> bool:
-        """Nothing but white space stands before on this line of the prose."""
-        return self._markdown.at_line_start
-
-    @property
     def is_final(self) -> bool:
         """Nothing follows any more: there is no use in waiting."""
         return self._is_final
