@@ -25,78 +25,8 @@ from qiao.core.events import (
     UsageSeen,
 )
 from qiao.core.fault import Fault
+from qiao.core.openai import chunk as wire
 from qiao.core.sse import Decoder as SseDecoder
-
-
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: str | dict[str, Any] | list[Any] | None = None
-
-
-class _ToolCall(msgspec.Struct, gc=False):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _ContentPart(msgspec.Struct, gc=False):
-    text: str | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | list[_ContentPart] | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None
-    matched_stop: str | int | list[int] | None = None
-
-
-class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    created_cache_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    prompt_cache_hit_tokens: int | None = None
-    cached_tokens: int | None = None
-    num_cached_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-    reasoning_tokens: int | None = None
-
-
-class _Timings(msgspec.Struct, gc=False):
-    cache_n: int | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    timings: _Timings | None = None
-    error: Any = None
-    detail: Any = None
-    object: str | None = None
-    message: str | None = None
-
-
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -180,7 +110,7 @@ class Decoder:
         if self._is_over:
             return
         try:
-            chunk = _decode_chunk(data)
+            chunk = wire.decode(data)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             lenient = _decode_leniently(data)
             if lenient is None:
@@ -212,7 +142,7 @@ class Decoder:
             if choice.finish_reason is not None:
                 self._finish(choice, out)
 
-    def _delta(self, delta: _Delta, out: list[Event]) -> None:
+    def _delta(self, delta: wire.Delta, out: list[Event]) -> None:
         reasoning = delta.reasoning or delta.reasoning_content
         if reasoning:
             out.append(ReasoningAdded(reasoning))
@@ -228,9 +158,9 @@ class Decoder:
             for call in delta.tool_calls:
                 self._tool_call(call, out)
         if delta.function_call is not None:
-            self._tool_call(_ToolCall(0, None, delta.function_call), out)
+            self._tool_call(wire.ToolCall(0, None, delta.function_call), out)
 
-    def _tool_call(self, call: _ToolCall, out: list[Event]) -> None:
+    def _tool_call(self, call: wire.ToolCall, out: list[Event]) -> None:
         index = call.index
         if index is None:
             index = self._latest + 1 if call.id or call.function is None or call.function.name else max(self._latest, 0)
@@ -275,7 +205,7 @@ class Decoder:
                 out.append(ToolArgumentsAdded(index, call.early) if call.name else TextAdded(call.early))
                 call.early = ""
 
-    def _finish(self, choice: _Choice, out: list[Event]) -> None:
+    def _finish(self, choice: wire.Choice, out: list[Event]) -> None:
         self._start_calls(out)
         reason = choice.finish_reason or ""
         matched = choice.stop_reason if isinstance(choice.stop_reason, str) else choice.matched_stop
@@ -298,15 +228,15 @@ class _OpenCall:
         self.is_started = False
 
 
-def _cached(wire: _Usage, timings: _Timings | None) -> int:
+def _cached(counted: wire.Usage, timings: wire.Timings | None) -> int:
     """Tokens of the prompt that the engine did not have to compute, under the name that it has for them."""
-    details = wire.prompt_tokens_details
+    details = counted.prompt_tokens_details
     counts = (
         details.cached_tokens if details is not None else None,  # OpenAI, vLLM, SGLang, newer llama.cpp
-        wire.prompt_cache_hit_tokens,  # DeepSeek
-        wire.cached_tokens,  # Moonshot
-        wire.num_cached_tokens,  # Mistral
-        wire.cache_read_input_tokens,  # gateways that speak both protocols
+        counted.prompt_cache_hit_tokens,  # DeepSeek
+        counted.cached_tokens,  # Moonshot
+        counted.num_cached_tokens,  # Mistral
+        counted.cache_read_input_tokens,  # gateways that speak both protocols
         timings.cache_n if timings is not None else None,  # llama.cpp
     )
     most = 0
@@ -316,24 +246,24 @@ def _cached(wire: _Usage, timings: _Timings | None) -> int:
     return most
 
 
-def _usage(wire: _Usage, timings: _Timings | None) -> Usage:
-    details = wire.prompt_tokens_details
+def _usage(counted: wire.Usage, timings: wire.Timings | None) -> Usage:
+    details = counted.prompt_tokens_details
     created = 0
     if details is not None:
         created = details.created_cache_tokens or details.cache_write_tokens or 0
-    reasoning = wire.reasoning_tokens
-    if wire.completion_tokens_details is not None:
-        reasoning = wire.completion_tokens_details.reasoning_tokens
+    reasoning = counted.reasoning_tokens
+    if counted.completion_tokens_details is not None:
+        reasoning = counted.completion_tokens_details.reasoning_tokens
     return Usage(
-        prompt=wire.prompt_tokens,
-        completion=wire.completion_tokens,
-        cached=_cached(wire, timings),
+        prompt=counted.prompt_tokens,
+        completion=counted.completion_tokens,
+        cached=_cached(counted, timings),
         created=created,
         reasoning=reasoning,
     )
 
 
-def _engine_fault(chunk: _Chunk) -> Fault:
+def _engine_fault(chunk: wire.Chunk) -> Fault:
     error = chunk.error
     message, status = "", None
     if isinstance(error, dict):
@@ -352,7 +282,7 @@ def _engine_fault(chunk: _Chunk) -> Fault:
     )
 
 
-def _decode_leniently(data: bytes) -> _Chunk | None:
+def _decode_leniently(data: bytes) -> wire.Chunk | None:
     """For JSON that the strict reader refuses (half surrogates, wrong types in fields that do not matter)."""
     try:
         loose = json.loads(data.decode("utf-8", "replace"))
@@ -361,7 +291,7 @@ def _decode_leniently(data: bytes) -> _Chunk | None:
     if not isinstance(loose, dict):
         return None
     try:
-        return msgspec.convert(_without_half_surrogates(loose), _Chunk, strict=False)
+        return msgspec.convert(_without_half_surrogates(loose), wire.Chunk, strict=False)
     except (msgspec.ValidationError, RecursionError, UnicodeError):
         return None
 
