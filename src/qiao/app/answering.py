@@ -209,7 +209,8 @@ class _Work:
                     out = exchange.eof()
                 except Fault as fault:
                     out = exchange.fail(_silent(self._gateway.settings) if line.gave_up else fault)
-                self._say(out)
+                if out:
+                    self._say(out)
         finally:
             _record(self._context, exchange)
 
@@ -220,19 +221,15 @@ class _Work:
         self._receive(data)
 
     def _receive(self, data: bytes) -> bool:
-        line = self._line
-        line.heard = line.time()
-        if out := self._exchange.receive(data):
-            if self._shared is not None:
-                self._shared.add(out)
-            line.say(out, is_last=self._exchange.is_over)
-        return not self._exchange.is_over and line.has_room
+        self._line.heard = self._line.time()
+        out = self._exchange.receive(data)
+        has_room = self._say(out) if out else True
+        return has_room and not self._exchange.is_over
 
-    def _say(self, out: bytes) -> None:
-        if out:
-            if self._shared is not None:
-                self._shared.add(out)
-            self._line.say(out, is_last=self._exchange.is_over)
+    def _say(self, out: bytes) -> bool:
+        if self._shared is not None:
+            self._shared.add(out)
+        return self._line.say(out, is_last=self._exchange.is_over)
 
     async def _read_whole(self) -> Whole:
         """A whole answer. Raises `Fault`."""

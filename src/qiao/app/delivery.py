@@ -69,11 +69,6 @@ class Delivery:
         """The head has left: the status cannot change any more."""
         return self._response is not None
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the client takes what it is sent."""
-        return self._response is None or not self._has_client or self._response.unsent < _MAX_UNSENT
-
     def make_ready(self) -> GrowingResponse:
         """Make the head while there is time: the headers are known."""
         self._made = GrowingResponse(self._request, self._headers())
@@ -86,8 +81,8 @@ class Delivery:
             self._response.open()
         return self._response
 
-    def say(self, out: bytes, *, is_last: bool = False) -> None:
-        """Bytes of the answer, which has begun. `is_last`: nothing follows.
+    def say(self, out: bytes, *, is_last: bool = False) -> bool:
+        """Bytes of the answer, which has begun. `is_last`: nothing follows. False: its client takes no more for now.
 
         A client that is gone is not told: its request is being cancelled.
         """
@@ -95,8 +90,9 @@ class Delivery:
         if self.first is None:
             self.first = self.said
         self.written += len(out)
-        if self._response is not None and self._has_client:
-            self._response.send(out, is_last=is_last)
+        if self._response is None or not self._has_client:
+            return True
+        return self._response.send(out, is_last=is_last) < _MAX_UNSENT
 
     async def drain(self) -> None:
         """Wait until the client has taken what it was sent."""

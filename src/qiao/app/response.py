@@ -65,26 +65,25 @@ class GrowingResponse(web.StreamResponse):
         self._request.writer.output_size += len(self._head)
         asyncio.get_running_loop().call_soon(self._send_head)
 
-    def send(self, data: bytes, *, is_last: bool = False) -> None:
-        """Send `data` now. A client that has gone is not told: its request is being cancelled.
+    def send(self, data: bytes, *, is_last: bool = False) -> int:
+        """Send `data` now; returns the bytes that the client has not taken yet.
 
-        A piece is written at once and as one: every write wakes the client.
+        A piece is written at once and as one: every write wakes the client. A client that has gone is not told: its
+        request is being cancelled.
         """
         if self._is_ended:
-            return
+            return 0
         self._is_ended = is_last
         if self._is_framed:
             framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
             data = framed + _END if is_last else framed
         if self._head:
             data, self._head = self._head + data, b""
-        if data and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that the client has not taken yet."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        transport = self._transport
+        if not data or transport is None or transport.is_closing():
+            return 0
+        transport.write(data)
+        return transport.get_write_buffer_size()
 
     def break_off(self) -> None:
         """Close the connection before the answer's end, so that it cannot be taken for a whole one."""

@@ -88,6 +88,9 @@ class Failed(msgspec.Struct, frozen=True):
     fault: Fault
 
 
+Words: TypeAlias = TextAdded | ReasoningAdded | ToolArgumentsAdded
+"""More of what is open already."""
+
 Event: TypeAlias = (
     TextAdded | ReasoningAdded | ToolCallStarted | ToolArgumentsAdded | ToolCallEnded | UsageSeen | Finished | Failed
 )

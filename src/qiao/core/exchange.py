@@ -18,7 +18,7 @@ import msgspec
 
 from qiao.core.conversation import Tool
 from qiao.core.dialects import TextTools
-from qiao.core.events import Event, Failed, Finished, Usage, UsageSeen
+from qiao.core.events import Event, Failed, Finished, TextAdded, Usage, UsageSeen, Words
 from qiao.core.fault import Fault
 from qiao.core.fold import Answer, Folder, of_whole
 from qiao.core.reasoning import UnwantedReasoning
@@ -27,7 +27,16 @@ from qiao.core.stops import StopScanner
 
 
 class Decoder(Protocol):
-    """What reads an engine's bytes. Contract: feed yields events as they complete, close the rest; neither raises."""
+    """What reads an engine's bytes. Contract: feed yields events as they complete, close the rest; neither raises.
+
+    `more(data)`: what `data` adds, where it adds words to those before, at most newer counts, and that is known at a
+    glance; None: `data` was not taken, feed it. `untold`: such counts, until the next feed or close tells them.
+    """
+
+    @property
+    def untold(self) -> Usage | None: ...
+
+    def more(self, data: bytes, /) -> Words | None: ...
 
     def feed(self, data: bytes) -> list[Event]: ...
 
@@ -35,9 +44,11 @@ class Decoder(Protocol):
 
 
 class StreamEncoder(Protocol):
-    """What writes a client's stream."""
+    """What writes a client's stream. `add_text(text)`: as `encode` of one `TextAdded`."""
 
     def encode(self, events: Sequence[Event]) -> bytes: ...
+
+    def add_text(self, text: str) -> bytes: ...
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -88,7 +99,7 @@ class Exchange:
         limits: Limits | None = None,
         explain: Callable[[Fault], Fault] | None = None,
     ) -> None:
-        self.facts = Facts()
+        self._facts = Facts()
         self.is_over = False
         self._explain = explain
         self._decoder = decoder
@@ -106,12 +117,28 @@ class Exchange:
         )
         self._unwanted = UnwantedReasoning() if hide_reasoning else None
         self._limits = limits or Limits()
+        self._is_in_text = False
+
+    @property
+    def facts(self) -> Facts:
+        usage = self._decoder.untold
+        if usage is not None:
+            self._facts.usage = usage
+        return self._facts
 
     def receive(self, data: bytes) -> bytes:
         """Bytes of the engine; returns bytes for the client (nothing for a whole answer)."""
         if self.is_over:
             return b""
-        return self._pass_on(self._decoder.feed(data))
+        # A stop string ends the answer at some word, with the counts that came with it.
+        words = self._decoder.more(data) if self._scanner is None else None
+        if words is None:
+            return self._pass_on(self._decoder.feed(data))
+        if not self._is_in_text or self._encoder is None or type(words) is not TextAdded:
+            return self._pass_on([words])
+        # As `_pass_on`, where no stage has more to do than that: nearly every chunk of an answer is such.
+        text = words.text if self._text_tools is None else self._text_tools.more_text(words.text)
+        return self._encoder.add_text(text) if text else b""
 
     def eof(self) -> bytes:
         """The engine's bytes ended."""
@@ -133,7 +160,7 @@ class Exchange:
 
     def abort(self, fault: Fault) -> bytes:
         """The end of a stream when the exchange itself broke: past everything that may be in no state to go on."""
-        self.is_over, self.facts.fault = True, fault
+        self.is_over, self._facts.fault = True, fault
         return self._encoder.encode([Failed(fault)]) if self._encoder is not None else b""
 
     def answer(self) -> Answer:
@@ -148,12 +175,13 @@ class Exchange:
         if self._text_tools is not None:
             events = self._text_tools.feed(events)
         events = self._sequencer.feed(events)
+        self._is_in_text = self._sequencer.is_in_text and (self._text_tools is None or self._text_tools.is_in_text)
         if self._unwanted is not None:
             events = self._unwanted.feed(events)
         for place, event in enumerate(events):
             kind = type(event)
             if kind is UsageSeen:
-                self.facts.usage = event.usage  # type: ignore[union-attr]
+                self._facts.usage = event.usage  # type: ignore[union-attr]
             elif kind is Finished:
                 events[place] = self._finished(event)  # type: ignore[arg-type]
             elif kind is Failed:
@@ -169,20 +197,20 @@ class Exchange:
         if event.reason == "length" and event.of_whole is None and self._window_was_full():
             event = Finished("context")
         self._end()
-        self.facts.finish = event
+        self._facts.finish = event
         return event
 
     def _failed(self, event: Failed) -> Failed:
         if self._explain is not None:
             event = Failed(self._explain(event.fault))
         self._end()
-        self.facts.fault = event.fault
+        self._facts.fault = event.fault
         return event
 
     def _window_was_full(self) -> bool:
         if self._limits.is_full:
             return True
-        usage, window, asked = self.facts.usage, self._limits.window, self._limits.max_tokens
+        usage, window, asked = self._facts.usage, self._limits.window, self._limits.max_tokens
         if usage is None or usage.prompt is None or usage.completion is None or window is None or not asked:
             return False
         return usage.prompt + usage.completion >= window and usage.completion < asked
@@ -190,5 +218,5 @@ class Exchange:
     def _end(self) -> None:
         self.is_over = True
         from_text = self._text_tools.repairs if self._text_tools is not None else []
-        self.facts.repairs = [*from_text, *self._sequencer.repairs]
-        self.facts.calls = self._sequencer.call_count
+        self._facts.repairs = [*from_text, *self._sequencer.repairs]
+        self._facts.calls = self._sequencer.call_count

@@ -35,6 +35,11 @@ class ReasoningSplitter:
         """Reasoning has begun and has not been closed."""
         return self._state == "inside" or (self._state == "start" and self._is_open)
 
+    @property
+    def is_past(self) -> bool:
+        """What comes is text, whatever is in it."""
+        return self._state == "text"
+
     def leave(self) -> list[Part]:
         """The engine has split the answer itself: from here on, text is text."""
         parts = self.close()

@@ -94,6 +94,11 @@ class Sequencer:
         self._keep_space = keep_leading_space
         self._ids: set[str] = set()
 
+    @property
+    def is_in_text(self) -> bool:
+        """More text goes out as it comes in."""
+        return self._in_text and self._call is None
+
     def feed(self, events: Sequence[Event]) -> list[Event]:
         """The events that may be sent now."""
         out: list[Event] = []

@@ -62,6 +62,16 @@ class TextTools:
         self._base = 0
         self.repairs: list[tuple[str, str]] = []
 
+    @property
+    def is_in_text(self) -> bool:
+        """Text is open, and nobody looks for anything in it: `more_text` may be used until the next `feed`."""
+        is_past = self._splitter is None or self._splitter.is_past
+        return self._new_dialect is None and is_past and self._seams.is_in_text
+
+    def more_text(self, text: str) -> str:
+        """The text that `feed` would yield for a `TextAdded`."""
+        return self._seams.more(text)
+
     def feed(self, events: Sequence[Event]) -> list[Event]:
         out: list[Event] = []
         for event in events:
@@ -247,6 +257,10 @@ class _Seams:
         self._space: list[str] = []
         self._before_call = ""
 
+    @property
+    def is_in_text(self) -> bool:
+        return self._kind is TextAdded
+
     def put(self, event: Event, out: list[Event]) -> None:
         match event:
             case TextAdded() | ReasoningAdded():
@@ -278,12 +292,23 @@ class _Seams:
             text = begun
         else:
             text = event.text
+        if words := self.more(text):
+            out.append(kind(words))
+
+    def more(self, text: str) -> str:
+        """More of the open block: `text` behind the white space that was held; that at its own end is held now."""
         words = text.rstrip()
-        if words:
-            self._keeps = False
-            out.append(kind("".join(self._space) + words))
+        if not words:
+            self._space.append(text)
+            return ""
+        self._keeps = False
+        whole = words
+        if self._space:
+            whole = "".join(self._space) + words
             self._space.clear()
-        self._space.append(text[len(words) :])
+        if len(words) < len(text):
+            self._space.append(text[len(words) :])
+        return whole
 
     def _end_block(self) -> None:
         self._kind = None

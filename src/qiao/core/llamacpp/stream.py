@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from qiao.core.events import Event, Failed, Finished, TextAdded, Usage, UsageSeen
+from qiao.core.events import Event, Failed, Finished, TextAdded, Usage, UsageSeen, Words
 from qiao.core.fault import Fault
 from qiao.core.llamacpp.tools import CallReader, Forced
 from qiao.core.sse import Decoder as SseDecoder
@@ -60,6 +60,15 @@ class Decoder:
     def is_over(self) -> bool:
         """A `Finished` or `Failed` was yielded; later bytes are ignored."""
         return self._is_over
+
+    @property
+    def untold(self) -> Usage | None:
+        """Nothing: every count is an event."""
+        return None
+
+    def more(self, _data: bytes, /) -> Words | None:
+        """None: no piece is read another way than by `feed`."""
+        return None
 
     def feed(self, data: bytes) -> list[Event]:
         out: list[Event] = []

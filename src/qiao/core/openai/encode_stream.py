@@ -79,6 +79,10 @@ class Encoder:
                 self._event(event, out)
         return b"".join(out)
 
+    def add_text(self, text: str) -> bytes:
+        """As encode([TextAdded(text)])."""
+        return self.encode((TextAdded(text),))
+
     def _event(self, event: Event, out: list[bytes]) -> None:
         if isinstance(event, Failed):
             out += (b"data: ", encode_json({"error": error_object(event.fault)}), b"\n\n", _DONE)

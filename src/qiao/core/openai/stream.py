@@ -8,6 +8,8 @@ matched stop string `matched_stop`.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,10 +25,15 @@ from qiao.core.events import (
     ToolCallStarted,
     Usage,
     UsageSeen,
+    Words,
 )
 from qiao.core.fault import Fault
 from qiao.core.openai import chunk as wire
+from qiao.core.openai.recurring import Pattern, pattern_of
 from qiao.core.sse import Decoder as SseDecoder
+
+_TRIES = 8
+"""Patterns in a row that may turn out to hold for no second chunk; an engine may write each chunk another way."""
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -56,6 +63,16 @@ class Decoder:
         self._latest = -1
         self._finished: Finished | None = None
         self._is_over = False
+        self._before: tuple[bytes, Words] | None = None
+        self._pattern: Pattern | None = None
+        self._kind: Callable[[str], Words] = TextAdded
+        self._tries = _TRIES
+        self._counts: wire.Usage | None = None
+
+    @property
+    def untold(self) -> Usage | None:
+        """Counts that came with words and that no event has told yet; the next `feed` or `close` tells them first."""
+        return None if self._counts is None else _usage(self._counts, None)
 
     @property
     def is_over(self) -> bool:
@@ -69,6 +86,8 @@ class Decoder:
         if self.whole:
             self._body.append(data)
             return out
+        self._tell(out)
+        told = len(out)
         try:
             events = self._sse.feed(data)
         except Fault as fault:
@@ -78,11 +97,14 @@ class Decoder:
                 self._done(out)
             else:
                 self._chunk(event.data, out)
+        words = _only_words(out[told:]) if len(events) == 1 and self._tries else None
+        self._before = None if words is None else (data, words)
         return out
 
     def close(self) -> list[Event]:
         """The upstream's bytes ended."""
         out: list[Event] = []
+        self._tell(out)
         if self.whole:
             self._chunk(b"".join(self._body), out)
         else:
@@ -90,6 +112,43 @@ class Decoder:
                 self._chunk(event.data, out)
         self._done(out)
         return out
+
+    # -- chunks like the one before ---------------------------------------------------------------------------------
+
+    def more(self, data: bytes) -> Words | None:
+        """What `data` adds, if all else in it is as in the chunk before; None: feed it. Its counts are told later."""
+        pattern = self._pattern
+        if pattern is None and (pattern := self._learned()) is None:
+            return None
+        read = pattern.read(data)
+        if read is None or not read[0] or self._is_over:
+            self._pattern = None
+            return None
+        text, self._counts = read
+        if self._pattern is None:
+            self._pattern, self._tries = pattern, _TRIES
+        kind = self._kind
+        return TextAdded(text) if kind is TextAdded else kind(text)
+
+    def _learned(self) -> Pattern | None:
+        """The pattern of the chunk before. Only now: the first word does not wait for it."""
+        if self._before is None:
+            return None
+        data, words = self._before
+        self._before = None
+        self._tries -= 1
+        if isinstance(words, ToolArgumentsAdded):
+            self._kind = partial(ToolArgumentsAdded, words.index)
+        else:
+            self._kind = type(words)
+        return pattern_of(data, words)
+
+    def _tell(self, out: list[Event]) -> None:
+        if self._counts is not None:
+            out.append(UsageSeen(_usage(self._counts, None)))
+            self._counts = None
+
+    # -- one chunk --------------------------------------------------------------------------------------------------
 
     def _done(self, out: list[Event]) -> None:
         if self._is_over:
@@ -216,6 +275,13 @@ class Decoder:
             self._finished = Finished("stop_sequence", matched)
         else:
             self._finished = Finished(_REASONS.get(reason, "stop"))
+
+
+def _only_words(events: list[Event]) -> Words | None:
+    """The last of `events`, if it is words and the others are counts: the next chunk may be like this one."""
+    if not events or not isinstance(words := events[-1], Words):
+        return None
+    return words if all(type(event) is UsageSeen for event in events[:-1]) else None
 
 
 class _OpenCall:
