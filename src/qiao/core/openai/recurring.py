@@ -1,7 +1,7 @@
 """Chunks that repeat the one before but for a piece of text and the counts, as nearly all of a stream do.
 
 All else in such a chunk is byte for byte what has been decoded before, and means the same: only its two gaps are read.
-That costs a third of decoding it whole (docs/performance.md), and nobody notices but the processor. A pattern is
+That costs less than decoding all of it again, and nobody notices but the processor (docs/performance.md). A pattern is
 believed only after the gaps, filled otherwise, were seen to decode to those other fillings and nothing else.
 """
 
