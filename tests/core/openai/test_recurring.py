@@ -144,6 +144,8 @@ def test_all_but_the_first_are_read_by_their_likeness(
         pytest.param(LIKE.replace(b'"a"', b'"\x01"'), id="a control character"),
         pytest.param(LIKE.replace(b'"a"', b'"\\x"'), id="an escape that is none"),
         pytest.param(LIKE.replace(b":10,", b":10,\n"), id="a line break in the counts"),
+        pytest.param(LIKE.replace(b'"a"', b'\n"a"'), id="a line break before the text"),
+        pytest.param(LIKE.replace(b'"a"', b'\r"a"'), id="a carriage return before the text"),
         pytest.param(LIKE.replace(b":10,", b":10,\r"), id="a carriage return in the counts"),
         pytest.param(LIKE.replace(b":10,", b':"x",'), id="counts that are none"),
         pytest.param(LIKE.replace(b'{"prompt', b'[{"prompt'), id="no JSON"),
@@ -204,6 +206,12 @@ def test_what_does_not_end_like_it_is_decoded(engine: Engine, odd: bytes) -> Non
         vllm({"refusal": "a"}, 1),
         {**vllm(content("a"), 1), "choices": [{"delta": content("a"), "finish_reason": "stop"}]},
         vllm({"content": [{"text": "a"}]}, 1),
+        # No event tells of these, but they count: a call that has no name yet, a call of its own in each chunk.
+        vllm({"content": "a", "tool_calls": [{"index": 1, "function": {"arguments": " "}}]}, 1),
+        vllm({"reasoning": "a", "tool_calls": [{"index": 1, "function": {"arguments": " "}}]}, 1),
+        vllm({"content": "a", "tool_calls": [{"id": "c1", "function": {"name": "f"}}]}, 1),
+        vllm({"content": "a", "function_call": {"arguments": ""}}, 1),
+        vllm({**arguments("a"), "function_call": {"arguments": ""}}, 1),
     ],
 )
 def test_chunks_that_give_no_pattern(chunk: Chunk) -> None:

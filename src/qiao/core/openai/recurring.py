@@ -11,7 +11,7 @@ import re
 
 import msgspec
 
-from qiao.core.events import ReasoningAdded, TextAdded, Words
+from qiao.core.events import ReasoningAdded, TextAdded, ToolArgumentsAdded, Words
 from qiao.core.openai import chunk as wire
 
 LONGEST = 4096
@@ -30,7 +30,7 @@ _decode_counts = msgspec.json.Decoder(wire.Usage).decode
 class Pattern(msgspec.Struct, frozen=True, gc=False):
     """One event of a stream around its gaps.
 
-    `head`: up to the quote before the text; `middle`: from the quote behind it up to the counts, or to the event's end;
+    `head`: up to the text, its quote included; `middle`: from the quote behind it up to the counts, or to the event's end;
     `tail`: from behind the counts to the event's end, empty where there are none.
     """
 
@@ -43,7 +43,7 @@ class Pattern(msgspec.Struct, frozen=True, gc=False):
         head, middle = self.head, self.middle
         if not data.startswith(head):
             return None
-        begin = len(head)
+        begin = len(head) - 1
         # A quote inside the text has a backslash before it: at the first place that is not the text's end, the text
         # is no whole string.
         end = data.find(middle, begin + 1)
@@ -77,7 +77,7 @@ def pattern_of(data: bytes, words: Words) -> Pattern | None:
     if chunk.timings is not None:
         return None
     for gap in _TEXT.finditer(data):
-        head, rest = data[: gap.start(1)], data[gap.end(1) - 1 :]
+        head, rest = data[: gap.start(1) + 1], data[gap.end(1) - 1 :]
         counts = _COUNTS.search(rest)
         if counts is None:
             pattern = Pattern(head, rest, b"")
@@ -90,7 +90,7 @@ def pattern_of(data: bytes, words: Words) -> Pattern | None:
 
 def _is_right(pattern: Pattern, chunk: wire.Chunk, words: Words) -> bool:
     """Whether other fillings decode to `chunk` with those fillings."""
-    filled = pattern.head + msgspec.json.encode(_OTHER_TEXT) + pattern.middle[1:]
+    filled = pattern.head[:-1] + msgspec.json.encode(_OTHER_TEXT) + pattern.middle[1:]
     if pattern.tail:
         filled += msgspec.json.encode(_OTHER_COUNTS) + pattern.tail
     try:
@@ -110,8 +110,10 @@ def _exchanged(chunk: wire.Chunk, kind: type[Words], text: str) -> str | None:
     """Put `text` where the words of that kind are in `chunk`; returns those that were there. None: not such a chunk."""
     choice = chunk.choices[0] if chunk.choices else None
     delta = None if choice is None else choice.delta or choice.message
-    if choice is None or delta is None or choice.finish_reason is not None:
+    if choice is None or delta is None or choice.finish_reason is not None or delta.function_call is not None:
         return None
+    if delta.tool_calls and kind is not ToolArgumentsAdded:
+        return None  # part of a call that has no name yet, or a call without arguments: no event tells of it
     place: wire.Delta | wire.Function
     if kind is TextAdded:
         place, name = delta, "content"

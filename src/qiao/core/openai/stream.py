@@ -248,7 +248,7 @@ class Decoder:
         text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
         if not open_call.is_started:
             open_call.early += text
-        elif text:
+        elif open_call.early or text:
             out.append(ToolArgumentsAdded(index, open_call.early + text))
             open_call.early = ""
 
