@@ -165,7 +165,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(person: Person, played: Pat
 
 
 def test_without_vllm_the_mend_is_said(person: Person, model: Path) -> None:
-    done = person.qiao("up", "--model", str(model), "--gpus", "1xH100-80G")
+    done = person.qiao("up", "--model", str(model), "--gpus", "1xH100-80G", "--port", "0")
     assert done.returncode == 3
     assert "vLLM is not installed here" in done.stderr
     assert "pip install vllm" in done.stderr

@@ -5,7 +5,14 @@ from __future__ import annotations
 import hashlib
 
 from qiao.core.conversation import Conversation, Document, Image, Text, ToolResult
-from qiao.policies.blocks import document_key, documents_needed, lift_images, note_images, place_documents
+from qiao.policies.blocks import (
+    document_key,
+    documents_needed,
+    lift_images,
+    note_images,
+    note_older_images,
+    place_documents,
+)
 from tests.policies.test_history import assistant, call, result, user
 
 PDF = Document("application/pdf", "JVBERi0=", title='A "b" & <c>', context="From the archive.")
@@ -44,6 +51,17 @@ def test_pictures_become_notes_everywhere() -> None:
     )
     assert noted[2] == user(result("1", "[image: image/png, 3 KB; this model cannot see images]"))
     assert notes == ("images: replaced by a note, the model cannot see: 4",)
+
+
+def test_the_newest_pictures_stay() -> None:
+    first, second, third = (Image("image/png", letter * 4096) for letter in "ABC")
+    turns = (user(first), assistant(call("1")), user(ToolResult("1", (Text("a"), second)), third))
+    kept, notes = note_older_images(turns, 1)
+    note = "[image: image/png, 3 KB; left out, the engine takes 1 at a time]"
+    assert kept == (user(note), turns[1], user(result("1", "a", note), third))
+    assert notes == ("images: earlier ones replaced by a note, the engine takes 1: 2",)
+    assert note_older_images(turns, 2)[0] == (user(note.replace("takes 1", "takes 2")), *turns[1:])
+    assert note_older_images(turns, 3) == (turns, ())
 
 
 def test_pictures_leave_the_results_and_follow_all_of_them() -> None:

@@ -24,6 +24,41 @@ def test_numbers_are_read() -> None:
     assert find_excess("") is None
 
 
+def passed(what: str, answer: int, window: int, bound: str) -> str:
+    return (
+        f"You passed {what} and requested {answer} output tokens. However, the model's context length is only {window} "
+        f"tokens, resulting in a maximum input length of {bound}. Please reduce the length of the input prompt."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "excess", "left"),
+    [
+        (
+            passed("99073 input tokens", 32000, 131072, "99072 tokens"),
+            Excess(window=131072, prompt=99073, answer=32000, exact=False),
+            16000,
+        ),
+        (
+            passed("131073 input tokens", 0, 131072, "131072 tokens"),
+            Excess(window=131072, prompt=131073, answer=0, exact=False),
+            None,
+        ),
+        (
+            passed("74655 input characters", 32000, 32000, "0 tokens (at most 0 characters)"),
+            Excess(window=32000, prompt=18664, answer=32000, exact=False),
+            13335,
+        ),
+    ],
+    ids=["prompt and answer", "the prompt alone", "characters"],
+)
+def test_who_stops_counting_tells_a_lower_bound(text: str, excess: Excess, left: int | None) -> None:
+    """vLLM between 0.16 and 0.18 counts up to the longest prompt that would fit."""
+    assert find_excess(text) == excess
+    assert find_excess(f"Message: {text} (Request ID: 1), Internal exception: x") == excess
+    assert room(excess) == left
+
+
 def test_a_digit_flood_is_no_crash() -> None:
     found = find_excess(f"request ({'9' * 9000} tokens) exceeds the available context size (8192 tokens)")
     assert found is not None

@@ -53,7 +53,7 @@ def test_every_row_is_sound(remedy: Remedy) -> None:
     assert not remedy.explanation.endswith(".")
     assert remedy.patterns
     groups = {"value" in re.compile(pattern).groupindex for pattern in remedy.patterns}
-    takes_value = remedy.quirk in ("max_tokens", "stop_limit", "max_tokens_field", "unknown_fields")
+    takes_value = remedy.quirk in ("max_tokens", "stop_limit", "image_limit", "max_tokens_field", "unknown_fields")
     assert groups == {takes_value}
     if remedy.needs:
         assert remedy.needs in features(FULL)

@@ -33,7 +33,7 @@ from qiao.ledger.running import running
     callback=lambda context, _parameter, wanted: _help(context, wanted),
     help="Show this text; `qiao claude -h` shows Claude Code's own.",
 )
-@flags_of("client", "auth.api_key", "folders.state")
+@flags_of("client", "auth", "folders.state")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...], config_file: str | None, **flags: Any) -> int:
     """Run Claude Code on the model.

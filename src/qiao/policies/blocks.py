@@ -88,6 +88,28 @@ def note_images(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
     return result, ((f"images: replaced by a note, the model cannot see: {noted}",) if noted else ())
 
 
+def note_older_images(turns: Turns, limit: int) -> tuple[Turns, tuple[str, ...]]:
+    """For an engine that takes `limit` pictures in a prompt: the newest stay, every earlier one becomes a note."""
+    count = sum(isinstance(block, Image) for turn in turns for part in turn.parts for block in _blocks(part))
+    excess = count - limit
+    if excess <= 0:
+        return turns, ()
+    seen = 0
+
+    def replace(part: ResultPart) -> ResultPart:
+        nonlocal seen
+        if not isinstance(part, Image):
+            return part
+        seen += 1
+        if seen > excess:
+            return part
+        return Text(f"[image: {_image_words(part)}; left out, the engine takes {limit} at a time]")
+
+    return _map_blocks(turns, replace), (
+        f"images: earlier ones replaced by a note, the engine takes {limit}: {excess}",
+    )
+
+
 def lift_images(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
     """Pictures out of tool results, which hold text only: a pointer stays in the result, and the pictures follow in
     the user message after all results of that turn. A user message between two parallel results would part them."""
@@ -123,6 +145,10 @@ def lift_images(turns: Turns) -> tuple[Turns, tuple[str, ...]]:
 
 def _has_image(part: Part) -> bool:
     return isinstance(part, ToolResult) and any(isinstance(block, Image) for block in part.parts)
+
+
+def _blocks(part: Part) -> tuple[Part | ResultPart, ...]:
+    return part.parts if isinstance(part, ToolResult) else (part,)
 
 
 def _map_blocks(turns: Turns, replace: Callable[[ResultPart], ResultPart]) -> Turns:

@@ -58,6 +58,20 @@ WORDINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        "vLLM between 0.16 and 0.18: tokens, counted up to the longest prompt that would fit",
+        (
+            r"You passed {prompt} input tokens and requested {answer} output tokens\. However, the model's context ",
+            r"length is only {window} tokens, resulting in a maximum input length of {bound} tokens",
+        ),
+    ),
+    (
+        "vLLM between 0.16 and 0.18: characters, counted before any token",
+        (
+            r"You passed {characters} input characters and requested {answer} output tokens\. However, the model's ",
+            r"context length is only {window} tokens, resulting in a maximum input length of {bound} tokens",
+        ),
+    ),
+    (
         "vLLM 0.11 to 0.16",
         (
             r"is too large: {answer}\. This model's maximum context length is {window} tokens ",
@@ -133,6 +147,7 @@ MARKERS = (
     "context window exceeded",
     "contextwindowexceedederror",
     "maximum context length",
+    "model's context length is only",
     "exceeds the available context size",
     "exceeds the context window",
     "exceed context window",
@@ -227,12 +242,12 @@ def _prompt(excess: Excess, true_count: int | None) -> int | None:
 
 def _excess(groups: dict[str, str | None]) -> Excess:
     prompt = _integer(groups.get("prompt"))
-    exact = groups.get("least") is None
+    bound = _integer(groups.get("bound"))
+    # Who tells a bound stopped counting at it.
+    exact = groups.get("least") is None and bound is None
     characters = _integer(groups.get("characters"))
     if characters is not None:
-        bound = _integer(groups.get("bound")) or 0
-        prompt = max(bound + 1, -(-characters // CHARACTERS_PER_TOKEN))
-        exact = False
+        prompt = max((bound or 0) + 1, -(-characters // CHARACTERS_PER_TOKEN))
     return Excess(
         window=_integer(groups.get("window")),
         prompt=prompt,

@@ -234,6 +234,9 @@ def _readable(
     if Image in present and (profile.images is False or quirks.no_images):
         turns, said = blocks.note_images(turns)
         notes += said
+    elif Image in present and quirks.image_limit is not None:
+        turns, said = blocks.note_older_images(turns, quirks.image_limit)
+        notes += said
     if ToolReference in present:
         turns, said = tools.expand_references(turns, conversation.tools)
         notes += said

@@ -19,7 +19,7 @@ class Quirks(msgspec.Struct, frozen=True, cache_hash=True):
     """What one upstream does not take, learned from its refusals. The default is an engine that takes everything.
 
     * `fold_system`: its chat template refuses system turns after the first message.
-    * `no_images`: it is a text model.
+    * `no_images`: it is a text model. `image_limit`: most pictures it takes in one prompt.
     * `no_stream_options`, `no_continuous_usage`: it does not know `stream_options`, or only the usage in every chunk.
     * `no_tool_choice`: it does not take `tool_choice`, or not with these schemas; the model decides.
     * `no_tool_parser`: it was started without a tool parser: only `tool_choice: "none"` works and calls come as text.
@@ -45,6 +45,7 @@ class Quirks(msgspec.Struct, frozen=True, cache_hash=True):
 
     fold_system: bool = False
     no_images: bool = False
+    image_limit: int | None = None
     no_stream_options: bool = False
     no_continuous_usage: bool = False
     no_tool_choice: bool = False
@@ -180,7 +181,8 @@ def features(conversation: Conversation) -> frozenset[str]:
 def mend(conversation: Conversation, quirks: Quirks) -> Conversation:
     """The request as an upstream with `quirks` takes it; `mend_target` says how it is written.
 
-    `fold_system` and `no_images` are not applied here: what becomes of turns `qiao.policies.prepare` decides.
+    `fold_system`, `no_images` and `image_limit` are not applied here: what becomes of turns `qiao.policies.prepare`
+    decides.
     """
     if not _takes_away(quirks):
         return conversation

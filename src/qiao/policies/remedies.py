@@ -143,6 +143,16 @@ TABLE: tuple[Remedy, ...] = (
         mend="serve a model that sees, if images matter",
     ),
     Remedy(
+        "image_limit",
+        (r"At most (?P<value>[1-9]\d*) image\(s\) may be provided",),
+        "image_limit",
+        "the engine takes fewer pictures in one prompt (vLLM: --limit-mm-per-prompt); the newest are sent, "
+        "earlier ones become notes",
+        needs="images",
+        says="At most 1 image(s) may be provided in one prompt.",
+        mend="start vLLM with a higher --limit-mm-per-prompt",
+    ),
+    Remedy(
         "system_position",
         (
             r"System message must be (?:at the beginning|the first)",

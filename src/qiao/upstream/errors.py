@@ -24,9 +24,12 @@ _LOADING = ("loading model", "model is loading", "is starting", "not ready")
 _NO_MODEL = ("invalid model name", "model_not_found", "model not found", "could not find base model")
 _BUSY = ("overloaded", "queue is full", "too many requests", "at capacity", "admission")
 
+_UNREADABLE_IMAGE = ("failed to load image", "cannot identify image file")
+
 # Claude Code mends its own history when a refusal carries these words (reference: its capability refusals).
 _CLIENT_WORDS = {
     "no_images": "Could not process image",
+    "image_limit": "Could not process image",
     "fold_system": "role 'system' is not supported",
     "no_reasoning_effort": "This model does not support the effort parameter",
 }
@@ -149,6 +152,8 @@ def _classified(refused: Refusal, said: str, place: str) -> tuple[Kind, Party, s
         known = _CLIENT_WORDS.get(remedy.quirk, "the engine refused the request")
         mend = f" ({remedy.mend})" if remedy.mend else ""
         return "invalid_request", "client", f"{known}: {said}{mend}"
+    if _has(refused.text, _UNREADABLE_IMAGE):
+        return "invalid_request", "client", f"{_CLIENT_WORDS['no_images']}: {said}"
     if status == 404 or _has(refused.text, _NO_MODEL):
         return _missing(said, place)
     match status:

@@ -30,8 +30,8 @@ _decode_counts = msgspec.json.Decoder(wire.Usage).decode
 class Pattern(msgspec.Struct, frozen=True, gc=False):
     """One event of a stream around its gaps.
 
-    `head`: up to the text, its quote included; `middle`: from the quote behind it up to the counts, or to the event's end;
-    `tail`: from behind the counts to the event's end, empty where there are none.
+    `head`: up to the text, its quote included; `middle`: from the quote behind it up to the counts, or to the event's
+    end; `tail`: from behind the counts to the event's end, empty where there are none.
     """
 
     head: bytes
