@@ -147,6 +147,8 @@ class _Work:
             return await _fail_late(line, self._context, self._manner, fault)
         except (asyncio.CancelledError, ConnectionError):
             is_handed_over = shared is not None and shared.hand_over(self._carry_on)
+            if is_handed_over:
+                self._context.usage = None  # told by whoever has joined, and all of it
             raise
         finally:
             line.rest()
@@ -204,7 +206,7 @@ class _Work:
             while not exchange.is_over:
                 try:
                     if await self._answer.pump(self._receive):
-                        await line.drain()
+                        await self._wait_for_room()
                         continue
                     out = exchange.eof()
                 except Fault as fault:
@@ -227,9 +229,27 @@ class _Work:
         return has_room and not self._exchange.is_over
 
     def _say(self, out: bytes) -> bool:
-        if self._shared is not None:
-            self._shared.add(out)
-        return self._line.say(out, is_last=self._exchange.is_over)
+        has_room = self._line.say(out, is_last=self._exchange.is_over)
+        shared = self._shared
+        if shared is None:
+            return has_room
+        shared.add(out)
+        return has_room or shared.is_followed
+
+    async def _wait_for_room(self) -> None:
+        """Until the client takes more, or somebody joins: a client that takes nothing shall not stop the others."""
+        if self._shared is None:
+            await self._line.drain()
+            return
+        draining = asyncio.ensure_future(self._line.drain())
+        joining = asyncio.ensure_future(self._shared.followed())
+        try:
+            await asyncio.wait((draining, joining), return_when=asyncio.FIRST_COMPLETED)
+            if draining.done():
+                draining.result()
+        finally:
+            draining.cancel()
+            joining.cancel()
 
     async def _read_whole(self) -> Whole:
         """A whole answer. Raises `Fault`."""

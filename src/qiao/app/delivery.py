@@ -61,6 +61,8 @@ class Delivery:
         self._response: GrowingResponse | None = None
         self._made: GrowingResponse | None = None
         self._has_client = True
+        self._is_blocked = False
+        self._client_limit = patience.limit
         # Not now: as a rule the request is sent before the loop goes on.
         self._timer: asyncio.Handle = self._loop.call_soon(self._arm, patience.begin)
 
@@ -95,9 +97,23 @@ class Delivery:
         return self._response.send(out, is_last=is_last) < _MAX_UNSENT
 
     async def drain(self) -> None:
-        """Wait until the client has taken what it was sent."""
-        if self._has_client:
-            await self._request.writer.drain()
+        """Wait until the client has taken what it was sent; the engine, which waits as well, is not silent by that.
+
+        Raises ConnectionError for a client that takes nothing for as long as an engine may be silent.
+        """
+        if not self._has_client:
+            return
+        self._is_blocked = True
+        try:
+            async with asyncio.timeout(self._client_limit):
+                await self._request.writer.drain()
+        except TimeoutError as error:
+            if self._request.transport is not None:
+                self._request.transport.abort()  # closing would wait for it as well
+            raise ConnectionAbortedError("the client has taken nothing for too long") from error
+        finally:
+            self._is_blocked = False
+            self.heard = self.time()
 
     async def end(self) -> web.StreamResponse:
         """The answer's end."""
@@ -134,6 +150,8 @@ class Delivery:
     def _look(self) -> None:
         now = self.time()
         patience = self._patience
+        if self._is_blocked:
+            self.heard = now
         if now - self.heard >= patience.limit:
             self.gave_up = True
             if self.on_silence is not None:

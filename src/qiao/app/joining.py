@@ -92,6 +92,7 @@ class Running:
         self._size = 0
         self._is_kept = True
         self._followers = 0
+        self._is_followed = asyncio.Event()
         self._times = times
         self._waiting: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
@@ -133,12 +134,22 @@ class Running:
             self._bid_farewell()
         return True
 
+    @property
+    def is_followed(self) -> bool:
+        """Somebody else listens: what is said is kept for them, whatever the driver's own client does."""
+        return self._is_followed.is_set() and self._is_kept
+
+    async def followed(self) -> None:
+        """Wait until somebody joins."""
+        await self._is_followed.wait()
+
     # -- for followers --------------------------------------------------------------------------------------------
 
     def join(self) -> None:
         """One more client listens."""
         self._followers += 1
         self._times += 1
+        self._is_followed.set()
         if self._farewell is not None:
             self._farewell.cancel()
             self._farewell = None
@@ -146,6 +157,8 @@ class Running:
     def leave(self) -> None:
         """A client that joined has its answer, or is gone."""
         self._followers -= 1
+        if not self._followers:
+            self._is_followed.clear()
         if self._followers or self._task is None or self._task.done():
             return
         if self._may_be_asked_again():

@@ -1,0 +1,216 @@
+"""A client that takes nothing is its own trouble: not the engine's, and not that of others who wait for the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from qiao.app import joining
+from qiao.app.conversations import SESSION_HEADER
+from qiao.app.serve import Observers, build_gateway
+from qiao.app.server import Listening, listen
+from qiao.config import Auth, Config, Upstream
+from qiao.core.openai.stream import Decoder
+from qiao.core.openai.target import Target
+from qiao.policies.prepare import Prepared
+from qiao.policies.quirks import Quirks
+from qiao.upstream.base import NOBODY, Count, Listener, Preparation, Served, UpstreamFacts
+from qiao.upstream.http import Sink
+
+QUESTION = {"model": "m", "max_tokens": 5, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+BODY = json.dumps(QUESTION).encode()
+HEADERS = {SESSION_HEADER: "s1", "Content-Type": "application/json"}
+WORD = "word " * 2000
+# More than the kernel keeps for a client that reads nothing.
+WORDS = 1600
+
+
+def chunk(number: int) -> bytes:
+    usage = {"prompt_tokens": 3, "completion_tokens": number + 1}
+    delta = {"choices": [{"index": 0, "delta": {"content": WORD}, "finish_reason": None}], "usage": usage}
+    return b"data: " + json.dumps(delta).encode() + b"\n\n"
+
+
+END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+class Flood:
+    """Says `WORDS` words as fast as they are taken, as many as `allowed` says."""
+
+    healed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    prompt_estimate = 1
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.decoder = Decoder()
+        self.said = 0
+        self.allowed = 0
+        self.more = asyncio.Event()
+
+    def allow(self, words: int) -> None:
+        self.allowed = words
+        self.more.set()
+
+    async def pump(self, sink: Sink) -> bool:
+        while self.said < WORDS:
+            if self.said == self.allowed:
+                self.more.clear()
+                await self.more.wait()
+            await asyncio.sleep(0)
+            self.said += 1
+            if not sink(chunk(self.said - 1)):
+                return True
+        sink(END)
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+class FloodUpstream:
+    address = "http://127.0.0.1:1/v1"
+    quirks = Quirks()
+    waiting = None
+    lessons = ()
+
+    def __init__(self) -> None:
+        self.answers: list[Flood] = []
+
+    async def admit(self) -> None:
+        pass
+
+    async def facts(self, *, fresh: bool = False) -> UpstreamFacts:
+        return UpstreamFacts("vllm", None, (Served("m"),))
+
+    async def open(
+        self, prepare: Preparation, served: Served, *, request_id: str, listener: Listener = NOBODY
+    ) -> Flood:
+        answer = Flood(prepare(self.quirks, Target("m")))
+        self.answers.append(answer)
+        if listener.on_sent is not None:
+            listener.on_sent(answer)
+        return answer
+
+    async def count(self, prepare: Preparation, served: Served) -> Count:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        pass
+
+
+class Hall:
+    """A gateway before a flood, and its records."""
+
+    def __init__(self, upstream: FloodUpstream, observers: Observers, listening: Listening) -> None:
+        self.upstream = upstream
+        self.observers = observers
+        self.listening = listening
+
+    async def stalled(self) -> socket.socket:
+        """A client that asks and reads nothing."""
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        address = urlsplit(self.listening.url)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (str(address.hostname), address.port))
+        lines = ["POST /v1/messages HTTP/1.1", "Host: localhost", f"Content-Length: {len(BODY)}"]
+        lines += [f"{name}: {value}" for name, value in HEADERS.items()]
+        await loop.sock_sendall(client, "\r\n".join([*lines, "", ""]).encode() + BODY)
+        await until(lambda: bool(self.upstream.answers))
+        return client
+
+    async def asked(self) -> bytes:
+        async with aiohttp.ClientSession(read_bufsize=2**22) as session:
+            answer = await session.post(f"{self.listening.url}/v1/messages", data=BODY, headers=HEADERS)
+            return await answer.read()
+
+    async def in_flight(self, number: int) -> None:
+        await until(lambda: b"qiao_in_flight %d.0" % number in self.listening.gateway.metrics.render())
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_true():
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def hall(silence: float = 600) -> AsyncIterator[Hall]:
+    config = Config(auth=Auth(no_auth=True), upstream=Upstream(silence_timeout=silence))
+    observers, upstream = Observers(config, io.StringIO()), FloodUpstream()
+    gateway = build_gateway(config, upstream, observers)
+    listening = await listen(gateway, host="127.0.0.1", port=0, needs_key=False, grace=0.1)
+    try:
+        yield Hall(upstream, observers, listening)
+    finally:
+        await listening.stop()
+
+
+def is_whole(body: bytes) -> bool:
+    return body.count(b"word") == WORDS * WORD.count("word") and body.count(b"event: message_stop") == 1
+
+
+async def test_it_does_not_stop_who_has_joined() -> None:
+    async with hall() as hall_:
+        client = await hall_.stalled()
+        second = asyncio.create_task(hall_.asked())
+        await hall_.in_flight(2)
+        hall_.upstream.answers[0].allow(WORDS)
+        assert is_whole(await asyncio.wait_for(second, 20))
+        assert len(hall_.upstream.answers) == 1
+        client.close()
+
+
+async def test_it_does_not_stop_who_joins_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the engine waits for it already."""
+    monkeypatch.setattr(joining, "MOST_KEPT", 2**26)
+    async with hall() as hall_:
+        client = await hall_.stalled()
+        flood = hall_.upstream.answers[0]
+        flood.allow(WORDS)
+        said = -1
+        while said != flood.said:
+            said = flood.said
+            await asyncio.sleep(0.3)
+        assert said < WORDS, "the kernel keeps more than the test expects"
+        assert is_whole(await asyncio.wait_for(hall_.asked(), 20))
+        assert len(hall_.upstream.answers) == 1
+        client.close()
+
+
+async def test_it_is_no_silence_of_the_engine() -> None:
+    """It is given up after the same time, and nobody blames the engine."""
+    async with hall(silence=1) as hall_:
+        client = await hall_.stalled()
+        hall_.upstream.answers[0].allow(WORDS)
+        await until(lambda: len(hall_.observers.recent) > 0)
+        record = next(iter(hall_.observers.recent))
+        assert (record.status, record.fault_kind, record.fault_party) == (499, None, None)
+        client.close()
+
+
+async def test_what_was_spent_is_counted_once_when_the_first_leaves() -> None:
+    async with hall() as hall_:
+        client = await hall_.stalled()
+        second = asyncio.create_task(hall_.asked())
+        await hall_.in_flight(2)
+        flood = hall_.upstream.answers[0]
+        flood.allow(10)
+        await until(lambda: flood.said == 10)
+        client.close()
+        await hall_.in_flight(1)
+        flood.allow(WORDS)
+        assert is_whole(await asyncio.wait_for(second, 20))
+        await until(lambda: len(hall_.observers.recent) == 2)
+        assert sum(record.output_tokens or 0 for record in hall_.observers.recent) == WORDS
+        assert sum(record.input_tokens or 0 for record in hall_.observers.recent) == 3
