@@ -14,7 +14,7 @@ import pytest
 from qiao.app.self_check import Check
 from qiao.app.serve import configured_upstream
 from qiao.app.up import Event, Opened, Plan, Ready, RunningEngine, Waiting, decide, up
-from qiao.config import Auth, Config, Engine, Folders, Log, Origin, Server
+from qiao.config import Auth, Config, Engine, Folders, Log, Models, Origin, Server
 from qiao.config import Upstream as UpstreamSection
 from qiao.engines.base import EngineEvent, OnEvent
 from qiao.errors import StartError
@@ -45,6 +45,19 @@ def test_decisions(tmp_path: Path) -> None:
     assert yarn.notices == ("--yarn is for an engine started here and has no effect.",)
     with pytest.raises(StartError, match="there is no such file"):
         decide(config(tmp_path, gguf=tmp_path / "missing.gguf"), search_path="")
+
+
+def test_a_model_beside_a_file_is_said_to_have_no_effect(tmp_path: Path) -> None:
+    file = tmp_path / "a.gguf"
+    file.write_bytes(b"")
+    both = msgspec.structs.replace(
+        config(tmp_path, gguf=file),
+        models=Models(main="some-model"),
+        origins={"models.main": Origin("flag", "--model"), "engine.gguf": Origin("flag", "--gguf")},
+    )
+    plan = decide(both, search_path="")
+    assert isinstance(plan, Plan)
+    assert (plan.target, plan.notices) == (str(file), ("--model has no effect beside --gguf.",))
 
 
 def test_a_machine_with_gpus_is_told_what_to_do(tmp_path: Path) -> None:

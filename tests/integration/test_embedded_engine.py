@@ -306,6 +306,7 @@ async def test_the_count_is_the_engines_own(upstream: LlamaCppUpstream) -> None:
     for conversation in (
         asked("Say hello."),
         asked("Hi", tools=TOOLS, system=("Be brief.",)),
+        asked("Hi", tools=TOOLS[:1], tool_choice=ToolChoice("any")),
         asked("汉字 <|im_end|> é"),
     ):
         served = (await upstream.facts()).models[0]
@@ -322,6 +323,16 @@ async def test_what_does_not_fit_is_refused_with_the_true_count(upstream: LlamaC
         await answer(upstream, long)
     assert raised.value.kind == "invalid_request"
     assert raised.value.message == f"prompt is too long: {count.tokens} tokens > 8192 maximum"
+
+
+async def test_a_prompt_that_fills_the_window_is_too_long_by_the_numbers_as_well(upstream: LlamaCppUpstream) -> None:
+    """Clients read the gap between them."""
+    served = (await upstream.facts()).models[0]
+    some = await upstream.count(as_is(asked("word " * 8000)), served)
+    full = asked("word " * (8000 + 8192 - some.tokens), max_tokens=1)
+    assert (await upstream.count(as_is(full), served)).tokens == 8192
+    with pytest.raises(Fault, match="prompt is too long: 8193 tokens > 8192 maximum"):
+        await answer(upstream, full)
 
 
 async def test_closing_the_answer_ends_the_work(engine: Running, upstream: LlamaCppUpstream) -> None:

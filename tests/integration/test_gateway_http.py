@@ -47,6 +47,12 @@ def test_other_paths_are_not_found_in_anthropics_shape(stage: Stage, path: str) 
     assert is_anthropic_error(ask(stage.url, "GET", path, headers={"x-api-key": stage.key}), 404, "not_found_error")
 
 
+def test_what_an_engine_serves_is_active(stage: Stage) -> None:
+    for query, found in (("lifecycle[]=retired", False), ("lifecycle[]=retired&lifecycle[]=active", True), ("", True)):
+        listed = ask(stage.url, "GET", f"/v1/models?{query}", headers={"x-api-key": stage.key}).json
+        assert bool(listed["data"]) is found
+
+
 def test_readyz_says_when_the_engine_is_gone(stages: Stages) -> None:
     stage = stages(MODEL, "--upstream", f"http://127.0.0.1:{free_port()}/v1")
     assert ask(stage.url, "GET", "/healthz").status == 200

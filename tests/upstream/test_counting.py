@@ -145,6 +145,15 @@ async def test_a_grown_conversation_costs_what_it_grew_by(server: str) -> None:
         assert counted(engine) == []
 
 
+async def test_a_model_without_a_tokenizer_does_not_keep_others_from_theirs() -> None:
+    """Behind a proxy each model may have an engine of its own."""
+    engine = FakeEngine({NAME: Behaviour(max_model_len=WINDOW), "b": Behaviour(max_model_len=WINDOW, server="ray")})
+    async with known(engine, "refuse") as (asked, served):
+        other = next(model for model in (await asked.facts()).models if model.id == "b")
+        found = [await asked.count(preparing(talk(2)), model) for model in (served, other, served)]
+        assert [count.is_exact for count in found] == [True, False, True]
+
+
 async def test_a_template_that_is_not_additive_is_counted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A template that says in its head how many turns there are."""
 

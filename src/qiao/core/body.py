@@ -105,7 +105,8 @@ def extras_of(fields: dict[str, msgspec.Raw], allowed: frozenset[str] = EXTRAS) 
     """The engine options among the fields, as the client wrote them."""
     extras: dict[str, msgspec.Raw] = {}
     for name, raw in fields.items():
-        if name in allowed and not is_null(raw):
+        # An empty salt is none, and vLLM refuses it.
+        if name in allowed and not is_null(raw) and not (name == "cache_salt" and bytes(raw) == b'""'):
             text = bytes(raw)
             check_depth(text, name)
             extras[name] = msgspec.Raw(text.decode())

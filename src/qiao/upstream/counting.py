@@ -35,7 +35,8 @@ class Counter:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._known = PrefixCounts()
-        self._can_ask = True
+        # Targets whose tokenizer is out of reach: a proxy may stand before several engines.
+        self._mute: set[Target] = set()
         self._local = asyncio.Lock()
         # Whether this target's template is additive; asked with the first long count.
         self._additive: dict[Target, bool] = {}
@@ -45,7 +46,7 @@ class Counter:
     def forget(self) -> None:
         """Begin anew: another engine may stand behind the same address."""
         self._known = PrefixCounts()
-        self._can_ask = True
+        self._mute.clear()
         self._additive.clear()
         self._keeping.clear()
 
@@ -145,7 +146,7 @@ class Counter:
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def _asks(self, target: Target) -> bool:
-        return self._can_ask and target.flavor != "openai"
+        return target.flavor != "openai" and target not in self._mute
 
     async def _whole(self, conversation: Conversation, target: Target) -> int | None:
         """The engine's own count. It has no limit of length, unlike the count in its refusals."""
@@ -154,29 +155,30 @@ class Counter:
         try:
             body = openai_request.encode_tokenize(conversation, target)
             if target.flavor == "llamacpp":
-                return await self._rendered(body)
+                return await self._rendered(body, target)
             reply = await self._client.post_whole("/tokenize", body, timeout=_TIMEOUT)
         except Fault:
             return None
         if target.flavor == "sglang" and reply.status in (400, 422):
-            self._can_ask = False  # releases that count plain prompts only
-        tokens = self._said(reply).get("count")
+            self._mute.add(target)  # releases that count plain prompts only
+        tokens = self._said(reply, target).get("count")
         return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None
 
-    async def _rendered(self, body: bytes) -> int | None:
+    async def _rendered(self, body: bytes, target: Target) -> int | None:
         """llama.cpp: what its template makes of the messages, counted."""
         reply = await self._client.post_whole("/apply-template", body, timeout=_TIMEOUT)
-        prompt = self._said(reply).get("prompt")
+        prompt = self._said(reply, target).get("prompt")
         if not isinstance(prompt, str):
             return None
         asked = msgspec.json.encode({"content": prompt, "add_special": True, "parse_special": True})
-        tokens = self._said(await self._client.post_whole("/tokenize", asked, timeout=_TIMEOUT)).get("tokens")
+        reply = await self._client.post_whole("/tokenize", asked, timeout=_TIMEOUT)
+        tokens = self._said(reply, target).get("tokens")
         return len(tokens) if isinstance(tokens, list) else None
 
-    def _said(self, reply: Reply) -> dict[str, object]:
+    def _said(self, reply: Reply, target: Target) -> dict[str, object]:
         """The object in a reply, empty where it is none. An engine without a tokenizer is not asked again."""
         if reply.status in _HAS_NO_ROUTE or (reply.status == 400 and _WITHOUT_TOKENIZER.encode() in reply.body):
-            self._can_ask = False
+            self._mute.add(target)
         body = reply.json() if reply.status == 200 else None
         return body if isinstance(body, dict) else {}
 

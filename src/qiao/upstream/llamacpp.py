@@ -173,7 +173,7 @@ class LlamaCppUpstream:
         conversation, notes = self._fitted(prepared.conversation, served)
         prompt = await self.prompt_of(conversation)
         tokens = await self._tokens(prompt)
-        room = await self._room(tokens, served)
+        room = await self._room(tokens, served, conversation.max_tokens)
         tools = request.callable_tools(conversation)
         if not tools:
             tools, said = await self._unasked(conversation, prompt)
@@ -210,7 +210,10 @@ class LlamaCppUpstream:
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         conversation, _ = self._fitted(prepare(self.quirks, _target(served)).conversation, served)
-        return Count(await self._tokens(await self.prompt_of(conversation)), is_exact=True)
+        prompt = await self.prompt_of(conversation)
+        tools = request.callable_tools(conversation)
+        forced = request.forced_call(conversation, tools, self._choices.options, room=0)
+        return Count(await self._tokens(prompt + forced.head if forced is not None else prompt), is_exact=True)
 
     # -- the prompt -----------------------------------------------------------------------------------------------
 
@@ -233,13 +236,15 @@ class LlamaCppUpstream:
         reply = await self._client.post_whole("/tokenize", body, timeout=_PROMPT_TIMEOUT)
         return len(self._read(reply, _Tokens).tokens)
 
-    async def _room(self, tokens: int, served: Served) -> int:
-        """Tokens that an answer has behind a prompt of `tokens`."""
+    async def _room(self, tokens: int, served: Served, asked: int | None) -> int:
+        """Tokens that an answer has behind a prompt of `tokens`. Raises `Fault` where they are too few for `asked`."""
         window = served.window or (await self.facts()).models[0].window
         if window is None:
             return self._choices.options.longest_answer
-        if tokens + _LEAST_ANSWER > window:
-            raise too_long(tokens, window)
+        least = _LEAST_ANSWER if asked is None else max(1, min(asked, _LEAST_ANSWER))
+        if tokens + least > window:
+            # Clients read the gap between the two numbers.
+            raise too_long(max(tokens, window + 1), window)
         return window - tokens
 
     # -- calls that nobody asked for ------------------------------------------------------------------------------

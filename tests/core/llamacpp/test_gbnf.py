@@ -196,6 +196,11 @@ def test_what_no_grammar_says_is_ignored_and_never_fails(schema: object) -> None
         ({"type": "object", "properties": {"not": {"type": "string"}, "if": {"pattern": "^a+$"}}}, ()),
         ({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!no)x"}}}, ("pattern",)),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"not": {"const": 1}, "if": {}, "then": {}}}}, ("not", "if")),
+        ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, ()),
+        ({"type": "array", "items": {"type": "string"}, "uniqueItems": True, "minItems": 2}, ("uniqueItems",)),
+        ({"type": "array", "contains": {"type": "string"}}, ()),
+        ({"type": "array", "contains": {"type": "string"}, "maxContains": 2}, ("contains",)),
+        ({"type": "array", "contains": {"type": "string"}, "minContains": 2}, ("contains",)),
     ],
 )
 def test_what_is_not_kept_is_known(schema: object, names: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -86,6 +87,22 @@ def test_one_tool_leaves_only_its_arguments_to_write() -> None:
     made = forced(TOOLS[:1], most_calls=1, limit=10**6)
     assert made.head == '{"name": "Read", "arguments": '
     assert drawn(made, 3).startswith('{"file_path": "')
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"type": "integer", "minimum": 5, "maximum": 2}, {"type": "string", "minLength": 5, "maxLength": 2}, False],
+)
+def test_arguments_that_nothing_fits_are_an_object_all_the_same(value: object) -> None:
+    """A call whose arguments are none would be no call, but its markup as text."""
+    schema = {"type": "object", "properties": {"v": value}, "required": ["v"]}
+    made = forced((Tool("f", parameters=json.dumps(schema)),), most_calls=1, limit=10**6)
+    for seed in range(20):
+        reader = CallReader(("f",))
+        assert reader.feed(made.head + drawn(made, seed))[0] == ToolCallStarted(0, "", "f")
+        reader.close()
+        assert reader.is_complete
+    assert made.left_out == ("the whole schema, which no value fits",)
 
 
 def test_a_call_that_was_cut_is_not_complete() -> None:

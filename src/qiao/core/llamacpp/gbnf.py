@@ -30,6 +30,7 @@ from qiao.core.llamacpp.schema import ANY, Flattener, Schema, fits, is_equal, is
 _MOST_LITERALS = 500
 _LONGEST_EXACT = 1000
 _DEEPEST = 24
+_NOTHING_FITS = "the whole schema, which no value fits"
 _NEVER_KEPT = ("not", "if", "unevaluatedProperties", "unevaluatedItems")
 
 
@@ -78,10 +79,13 @@ _FORMATS = {
 }
 
 
-def schema_node(schema: object, rules: Rules, bounds: Bounds) -> Node:
-    """The expression for `schema` in `rules`; free JSON where no value fits it."""
+def schema_node(schema: object, rules: Rules, bounds: Bounds, *, otherwise: Schema = ANY) -> Node:
+    """The expression for `schema` in `rules`; where no value fits it that for `otherwise`, and free JSON at last."""
     converter = _Converter(schema, rules, bounds)
     node = converter.value(schema, ())
+    if node is None and otherwise:
+        rules.left_out[_NOTHING_FITS] = None
+        node = converter.value(otherwise, ())
     return node if node is not None else converter.free(bounds.depth)
 
 
@@ -265,6 +269,8 @@ class _Converter:
             return None
         if not isinstance(prefix, list):
             prefix = []
+        if contains is not None and ("maxContains" in schema or (_count(schema, "minContains") or 1) > 1):
+            self._rules.left_out["contains"] = None
         if contains is not None and not prefix:
             prefix = [{"allOf": [items, contains]} if isinstance(items, dict) else contains]
             least = max(1, least)
@@ -275,6 +281,8 @@ class _Converter:
             if not prefix and listed is not None and isinstance(listed.schema.get("enum"), list):
                 return self._subset(listed.schema["enum"], least, most)
             most = max(least, min(most, 1))  # no grammar can keep values apart, one value is unique
+            if most > 1:
+                self._rules.left_out["uniqueItems"] = None
         if prefix:
             return self._tuple(prefix, items, least, most, trail)
         item = self.value(items, trail) if most > 0 else None

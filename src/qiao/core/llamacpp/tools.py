@@ -105,7 +105,7 @@ def _forced(tools: Sequence[Tool], most_calls: int, bounds: Bounds) -> tuple[For
 def _arguments(tool: Tool, rules: Rules, bounds: Bounds) -> Node:
     schema = _schema(tool)
     # The arguments of a call are an object, whatever else the schema says or leaves out.
-    return schema_node({**schema, "type": "object"}, rules, bounds)
+    return schema_node({**schema, "type": "object"}, rules, bounds, otherwise={"type": "object"})
 
 
 class CallReader:
