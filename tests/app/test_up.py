@@ -45,6 +45,8 @@ def test_decisions(tmp_path: Path) -> None:
     assert yarn.notices == ("--yarn is for an engine started here and has no effect.",)
     with pytest.raises(StartError, match="there is no such file"):
         decide(config(tmp_path, gguf=tmp_path / "missing.gguf"), search_path="")
+    with pytest.raises(StartError, match="that is a folder"):
+        decide(config(tmp_path, gguf=tmp_path), search_path="")
 
 
 def test_a_model_beside_a_file_is_said_to_have_no_effect(tmp_path: Path) -> None:

@@ -46,6 +46,25 @@ def test_facts(tmp_path: Path) -> None:
     assert read_facts(file) == GgufFacts("unknown", None, None, has_template=False)
 
 
+def tensor(name: str, offset: int) -> bytes:
+    return text(name) + struct.pack("<IQQIQ", 2, 64, 64, 2, offset)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 4096])
+def test_a_file_that_was_cut(tmp_path: Path, missing: int) -> None:
+    """At the last tensor's first byte at the latest; what each one takes is the engine's to know."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, 2, len(ENTRIES)) + b"".join(ENTRIES)
+    head += tensor("a", 4096) + tensor("b", 0)
+    head += bytes(-len(head) % 32)
+    file = tmp_path / "m.gguf"
+    file.write_bytes((head + bytes(4096) + b"x")[: len(head) + 4097 - missing])
+    if not missing:
+        assert read_facts(file).name == "Tiny"
+        return
+    with pytest.raises(ConfigurationError, match=f"it was cut: it ends after {len(head) + 4097 - missing} bytes"):
+        read_facts(file)
+
+
 def test_a_copy_with_another_context(tmp_path: Path) -> None:
     file, copy = tmp_path / "m.gguf", tmp_path / "copy.gguf"
     file.write_bytes(gguf(*ENTRIES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from qiao.core.conversation import Conversation, Text, Tool, Turn
@@ -29,11 +30,11 @@ def asking(text: str, **fields: object) -> Conversation:
     return Conversation(model=MODEL, turns=(Turn("user", (Text(text),)),), max_tokens=20, **fields)  # type: ignore[arg-type]
 
 
-async def healed(upstream: OpenAIUpstream, conversation: Conversation) -> tuple[str, ...]:
+async def healed(upstream: OpenAIUpstream, conversation: Conversation, served: Served = SERVED) -> tuple[str, ...]:
     def ready(quirks: Quirks, target: Target) -> Prepared:
         return prepare(conversation, find(MODEL), target=target, quirks=quirks)
 
-    answer = await upstream.open(ready, SERVED, request_id="r")
+    answer = await upstream.open(ready, served, request_id="r")
     assert not await answer.pump(lambda _: True)
     answer.close()
     return answer.healed
@@ -52,6 +53,24 @@ TOOLS = asking("hi", tools=(Tool("t"),))
 @pytest.fixture
 async def engine() -> FakeEngine:
     return FakeEngine({MODEL: Behaviour(tool_parser=False, reasoning_parser=False)})
+
+
+async def test_what_one_model_teaches_is_not_held_against_another() -> None:
+    """Behind a proxy each may have an engine of its own."""
+    engine = FakeEngine({MODEL: Behaviour(), "strict": Behaviour(system_anywhere=False)})
+    talk = asking("a")
+    talk = msgspec.structs.replace(
+        talk,
+        turns=(*talk.turns, Turn("system", (Text("Mind this."),)), Turn("assistant", (Text("b"),)), *talk.turns),
+    )
+    async with serving(engine) as url:
+        upstream = OpenAIUpstream(url)
+        for model, remedies in (("strict", ("system_position",)), ("strict", ()), (MODEL, ())):
+            assert await healed(upstream, talk, Served(model, 40960)) == remedies
+            roles = [message["role"] for message in engine.chats[-1].body["messages"]]
+            assert ("system" in roles) is (model == MODEL)
+        assert upstream.quirks.fold_system
+        await upstream.close()
 
 
 async def test_a_lesson_is_learned_once_and_forgotten_with_the_version(engine: FakeEngine) -> None:

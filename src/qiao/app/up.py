@@ -113,8 +113,9 @@ def decide(config: Config, *, search_path: str | None = None) -> Plan | Refused:
     if vllm.is_wanted(config):
         return _decide_vllm(config)
     if config.engine.gguf is not None and not config.engine.gguf.is_file():
+        what = "that is a folder" if config.engine.gguf.is_dir() else "there is no such file"
         raise StartError(
-            f"{config.origin('engine.gguf')} names {config.engine.gguf}, and there is no such file.",
+            f"{config.origin('engine.gguf')} names {config.engine.gguf}, and {what}.",
             hint="Check the path.",
         )
     if config.engine.gguf is None and (config.models.main or "").endswith(".gguf"):

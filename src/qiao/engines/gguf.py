@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from qiao.errors import ConfigurationError
-from qiao.planner.gguf import UINT32, Entry, read_header
+from qiao.planner.gguf import UINT32, Entry, check_whole, read_header
 
 _COPY_BYTES = 4 * 2**20
 
@@ -25,6 +25,8 @@ class GgufFacts(msgspec.Struct, frozen=True):
 def read_facts(path: Path) -> GgufFacts:
     """Facts of a model file. Raises `ConfigurationError` when it is none."""
     entries = _entries(path)
+    with path.open("rb") as stream:
+        check_whole(stream, str(path))
     architecture = _text(entries, "general.architecture") or "unknown"
     length = entries.get(f"{architecture}.context_length")
     return GgufFacts(

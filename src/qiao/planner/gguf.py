@@ -43,20 +43,47 @@ class Entry(msgspec.Struct, frozen=True):
 def read_header(stream: BinaryIO, place: str) -> dict[str, Entry]:
     """The entries by their key, from a file at its beginning. Raises `ConfigurationError` for what is no such file."""
     try:
-        return _entries(stream)
+        found = _entries(stream)[0]
+        if stream.tell() > stream.seek(0, 2):  # skipped over the end
+            raise ValueError("it ends too early")
     except (ValueError, struct.error) as error:
-        raise ConfigurationError(
-            f"{place} is no GGUF model file: {error}.", hint="A download that was cut has to be repeated."
-        ) from None
+        raise _no_model_file(place, error) from None
+    return found
 
 
-def _entries(stream: BinaryIO) -> dict[str, Entry]:
+def check_whole(stream: BinaryIO, place: str) -> None:
+    """Raises `ConfigurationError` for a file, open at its beginning, that ends before its last tensor begins."""
+    try:
+        found, tensors = _entries(stream)
+        furthest = 0
+        for _ in range(tensors):
+            _string(stream, _LONGEST_KEY)
+            _skip(stream, 8 * int(_number(stream, UINT32)) + 4)
+            furthest = max(furthest, int(_number(stream, _UINT64)))
+        entry = found.get("general.alignment")
+        alignment = entry.value if entry is not None and isinstance(entry.value, int) and entry.value > 0 else 32
+        begin = -(-stream.tell() // alignment) * alignment
+        size = stream.seek(0, 2)
+        if tensors and begin + furthest >= size:
+            raise ValueError(f"it was cut: it ends after {size} bytes, and needs more than {begin + furthest}")
+    except (ValueError, struct.error) as error:
+        raise _no_model_file(place, error) from None
+
+
+def _no_model_file(place: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"{place} is no GGUF model file: {error}.", hint="A download that was cut has to be repeated."
+    )
+
+
+def _entries(stream: BinaryIO) -> tuple[dict[str, Entry], int]:
+    """The entries, and how many tensors are described behind them."""
     if stream.read(4) != _MAGIC:
         raise ValueError("it does not begin with GGUF")
     version = _number(stream, UINT32)
     if version not in (2, 3):
         raise ValueError(f"it is of version {version}")
-    _number(stream, _UINT64)
+    tensors = int(_number(stream, _UINT64))
     count = int(_number(stream, _UINT64))
     if count > _MOST_ENTRIES:
         raise ValueError(f"it announces {count} entries")
@@ -66,9 +93,7 @@ def _entries(stream: BinaryIO) -> dict[str, Entry]:
         kind = int(_number(stream, UINT32))
         offset = stream.tell()
         found[key] = Entry(_value(stream, kind), offset, kind)
-    if stream.tell() > stream.seek(0, 2):  # skipped over the end
-        raise ValueError("it ends too early")
-    return found
+    return found, tensors
 
 
 def _value(stream: BinaryIO, kind: int) -> Any:

@@ -2,7 +2,7 @@
 
 Facts come from `GET /v1/models` (and vLLM's `/version`), asked again as `renewal` says; an answer is one
 `POST /v1/chat/completions`. A refusal that names something the engine does not take is healed: the request is mended
-and sent again at once, at most twice, and what lasts is remembered in `quirks`.
+and sent again at once, at most twice, and what lasts is remembered for that model (`lessons`).
 
 vLLM refuses some things (a thinking budget without a reasoning parser, a schema without a grammar) only after the head
 of a stream, as its first event, before it prefills. So a stream counts as accepted once its beginning was looked at.
@@ -41,6 +41,7 @@ from qiao.upstream.fitting import Fit, Fitter, OnOverflow, Unseen
 from qiao.upstream.grammars import Grammars
 from qiao.upstream.http import Response, Sink
 from qiao.upstream.insisting import Insisting, asking_again
+from qiao.upstream.lessons import Lessons, forgotten
 from qiao.upstream.load import Load
 from qiao.upstream.probe import Findings, probe
 from qiao.upstream.renewal import Renewal
@@ -64,7 +65,6 @@ _VERSION_ROUTES: dict[Flavor, tuple[str, str]] = {
     "sglang": ("/get_server_info", "version"),
     "llamacpp": ("/props", "build_info"),
 }
-_MOST_LESSONS = 100
 _OWNERS: dict[str, Flavor] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llamacpp", "openai": "openai"}
 
 
@@ -168,7 +168,7 @@ class OpenAIUpstream:
         queue_limit: int | None = None,
     ) -> None:
         self.address = root.rstrip("/") + prefix
-        self.quirks = Quirks()
+        self._quirks = Quirks()
         self._client = Client(root, api_key=api_key, connect_timeout=connect_timeout)
         self._load = Load(self._client, queue_limit) if queue_limit is not None else None
         self._secrets = (api_key,) if api_key else ()
@@ -178,7 +178,7 @@ class OpenAIUpstream:
         self._on_heal = on_heal
         self._version_known: str | None = None
         self._models_known: tuple[Served, ...] = ()
-        self._lessons: dict[tuple[str, int | str | None], Lesson] = {}
+        self._lessons = Lessons()
         self._facts: UpstreamFacts | None = None
         self._facts_at = 0.0
         self._facts_lock = asyncio.Lock()
@@ -205,7 +205,15 @@ class OpenAIUpstream:
 
     @property
     def lessons(self) -> tuple[Lesson, ...]:
-        return tuple(self._lessons.values())
+        return self._lessons.told
+
+    @property
+    def quirks(self) -> Quirks:
+        """What a probe found, and what any of its models has taught; each request heeds its own model's."""
+        return self._lessons.everything(self._quirks)
+
+    def _quirks_of(self, served: Served) -> Quirks:
+        return self._lessons.applied(self._quirks, served.id)
 
     async def admit(self) -> None:
         if self._load is not None:
@@ -280,16 +288,9 @@ class OpenAIUpstream:
         """What it taught holds no more where it is another version, or may have been started anew with other flags."""
         is_changed = any(model not in models for model in self._models_known)
         if self._version_known != version or is_changed or self._client.has_failed:
-            # What a probe finds out cannot be learned from a refusal, so it holds until the next probe.
-            known = self.quirks
-            self.quirks = Quirks(
-                opens_reasoning=known.opens_reasoning,
-                no_tool_rendering=known.no_tool_rendering,
-                structural_tags=known.structural_tags,
-                template_dialect=known.template_dialect,
-            )
+            self._quirks = forgotten(self._quirks)
             self._grammars.forget()
-            self._lessons.clear()
+            self._lessons.forget()
             self._counter.forget()
             if self._found is not None:
                 self._found = None
@@ -300,18 +301,6 @@ class OpenAIUpstream:
     async def _probe_again(self) -> None:
         with contextlib.suppress(Fault):  # it is busy, or down again: /readyz asks next
             await self.probe()
-
-    def _learn(self, remedy: Remedy) -> None:
-        if remedy.lasting:
-            self.quirks = self.quirks.with_(remedy)
-        key = (remedy.name, remedy.value if remedy.lasting else None)
-        known = self._lessons.get(key)
-        if known is None and len(self._lessons) >= _MOST_LESSONS:
-            return
-        times = 1 if known is None else known.times + 1
-        self._lessons[key] = Lesson(
-            remedy.name, remedy.explanation, remedy.mend, key[1], times=times, is_kept=remedy.lasting
-        )
 
     async def probe(self) -> Findings | None:
         """What its first model does that it does not tell; asked once a version, and not of who speaks OpenAI's alone.
@@ -328,8 +317,9 @@ class OpenAIUpstream:
                 profile = find(served.root, served.id)
                 found, lesson = await probe(self._client, self._prefix, target, profile)
                 if lesson is not None:
-                    self._learn(lesson)
-                self.quirks = _with_findings(self.quirks, found, profile, facts)
+                    self._lessons.learn(lesson, served.id)
+                has_tools = not self._quirks_of(served).no_tools
+                self._quirks = _with_findings(self._quirks, found, profile, facts, has_tools=has_tools)
                 if found.tool_parser is None:
                     return found  # it was busy, perhaps: the next look may tell
                 self._found = (facts.version, served, found)
@@ -353,7 +343,7 @@ class OpenAIUpstream:
         self, prepare: Preparation, served: Served, *, request_id: str, listener: Listener = NOBODY
     ) -> OpenAIAnswer:
         facts = await self.facts()
-        quirks = self.quirks
+        quirks = self._quirks_of(served)
         healed: list[str] = []
         window = served.window
         unseen: Unseen | None = None
@@ -402,7 +392,7 @@ class OpenAIUpstream:
                     best = _best(excess, counted, window)
                     raise self._fault(refused, response.headers, window=window, true_count=best)
                 # A shorter answer did not help: it is the prompt.
-                quirks = msgspec.structs.replace(quirks, max_tokens=self.quirks.max_tokens)
+                quirks = msgspec.structs.replace(quirks, max_tokens=self._quirks_of(served).max_tokens)
                 continue
             healed.append(remedy.name)
             quirks = await self._learned(remedy, quirks, prepared, target)
@@ -411,13 +401,13 @@ class OpenAIUpstream:
 
     async def _learned(self, remedy: Remedy, quirks: Quirks, prepared: Prepared, target: Target) -> Quirks:
         """`quirks` and what a refusal has taught; what lasts is remembered."""
-        self._learn(remedy)
+        self._lessons.learn(remedy, target.model)
         match await self._grammars.lesson(remedy, prepared, target, quirks.refused_schemas):
             case "schema":
-                self.quirks = msgspec.structs.replace(self.quirks, refused_schemas=self._grammars.refused)
+                self._quirks = msgspec.structs.replace(self._quirks, refused_schemas=self._grammars.refused)
                 return msgspec.structs.replace(quirks, refused_schemas=self._grammars.refused)
             case "engine":
-                self.quirks = self.quirks.with_(remedy)
+                self._lessons.keep(remedy, target.model)
             case "request":
                 pass
         return quirks.with_(remedy)
@@ -470,18 +460,18 @@ class OpenAIUpstream:
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         facts = await self.facts()
-        prepared, conversation, target = _prepared(prepare, facts, served, self.quirks)
+        prepared, conversation, target = _prepared(prepare, facts, served, self._quirks_of(served))
         if self._grammars.has_unknown(prepared):
             # A strict tool has a word more in the prompt, unless its schema makes no grammar.
             await self._grammars.learn(prepared, target, is_refused=False)
-            self.quirks = msgspec.structs.replace(self.quirks, refused_schemas=self._grammars.refused)
-            prepared, conversation, target = _prepared(prepare, facts, served, self.quirks)
+            self._quirks = msgspec.structs.replace(self._quirks, refused_schemas=self._grammars.refused)
+            prepared, conversation, target = _prepared(prepare, facts, served, self._quirks_of(served))
         if not conversation.edits:
             return await self._counter.count(conversation, target)
-        _, whole, _ = _prepared(partial(prepare, edited=False), facts, served, self.quirks)
+        _, whole, _ = _prepared(partial(prepare, edited=False), facts, served, self._quirks_of(served))
         original = await self._counter.count(whole, target)
         prepared, conversation, target = _prepared(
-            partial(prepare, input_tokens=original.tokens), facts, served, self.quirks
+            partial(prepare, input_tokens=original.tokens), facts, served, self._quirks_of(served)
         )
         counted = original
         if prepared.applied_edits:
@@ -503,11 +493,14 @@ class OpenAIUpstream:
         return _prepared(partial(prepare, input_tokens=original.tokens), facts, served, quirks)
 
 
-def _with_findings(quirks: Quirks, found: Findings, profile: Profile, facts: UpstreamFacts) -> Quirks:
-    """With what a probe found. Who tells no version may be anything, also a proxy of several models."""
+def _with_findings(
+    quirks: Quirks, found: Findings, profile: Profile, facts: UpstreamFacts, *, has_tools: bool
+) -> Quirks:
+    """With what a probe found. `has_tools`: the engine takes any. Who tells no version may be anything, also a proxy of
+    several models."""
     template = found.template_dialect if facts.version is not None else None
     passes_by = facts.version is not None and found.leaves_calls_alone and text_mode.can_pass_by(profile, template)
-    lacks_parser = found.tool_parser is False and not quirks.no_tools
+    lacks_parser = found.tool_parser is False and has_tools
     return msgspec.structs.replace(
         quirks,
         no_tool_parser=quirks.no_tool_parser or lacks_parser,

@@ -283,3 +283,9 @@ def test_hostile_bodies_take_linear_time() -> None:
         decode(body)
     # Two seconds are needed on a slow machine; what is quadratic takes hours.
     assert time.perf_counter() - started < 30
+
+
+def test_an_empty_salt_is_none() -> None:
+    """vLLM refuses it."""
+    assert "cache_salt" not in decode(request(cache_salt="")).extras
+    assert bytes(decode(request(cache_salt="x")).extras["cache_salt"]) == b'"x"'

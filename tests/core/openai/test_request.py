@@ -127,6 +127,18 @@ def test_what_was_not_prepared_is_written_rather_than_lost() -> None:
     assert sent[1]["content"][0]["text"] == "[document: a.pdf]"
 
 
+def test_texts_that_a_call_parted_are_not_glued_together() -> None:
+    call = ToolCall("1", "Read", "{}")
+    for parts, words in (
+        ((Text("Let me look."), call, Text("Now waiting.")), "Let me look.\n\nNow waiting."),
+        ((Text("One. "), Text("Two."), call), "One. Two."),
+        ((call, Text("After.")), "After."),
+        ((Text("a"), call, call, Text(""), Text("b"), Text("c")), "a\n\nbc"),
+    ):
+        sent = encode(Conversation("m", (Turn("user", (Text("?"),)), Turn("assistant", parts))), Target("m"))
+        assert json.loads(sent)["messages"][1]["content"] == words
+
+
 def test_the_head_is_one_message_without_blank_blocks() -> None:
     assert body(conversation(system=("a", " ", "b")))["messages"][0] == {"role": "system", "content": "a\n\nb"}
     assert [message["role"] for message in body(conversation(system=("", "\n")))["messages"]] == ["user"]

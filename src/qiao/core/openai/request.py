@@ -244,15 +244,21 @@ def _assistant_message(turn: Turn, reasoning_field: ReasoningField) -> Assistant
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[Call] = []
+    is_parted = False
     for part in turn.parts:
         match part:
             case ToolCall():
+                is_parted = bool(texts)
                 calls.append(Call(id=part.id, function=CalledFunction(part.name, part.arguments)))
             case Reasoning():
                 thoughts.append(part.text)
             case _:
-                texts.append(_words(part))
-    # Joined by nothing: the model wrote these pieces as one text.
+                words = _words(part)
+                if is_parted and words:
+                    texts.append(BLOCK_BREAK)
+                    is_parted = False
+                texts.append(words)
+    # Joined by nothing, but where a call stood between them: the model wrote these pieces as one text.
     text = "".join(texts)
     thought = "".join(thoughts) or None
     return AssistantMessage(
