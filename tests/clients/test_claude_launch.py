@@ -6,6 +6,8 @@ import json
 import stat
 from pathlib import Path
 
+import msgspec
+
 from qiao.clients.claude_code import variables
 from qiao.clients.claude_launch import final_arguments, plan
 from qiao.clients.claude_settings import Conflict, conflicts, settings_files
@@ -62,6 +64,12 @@ def test_a_plain_run(tmp_path: Path) -> None:
     assert json.loads(arguments[1]) == OURS
     assert arguments[2:] == ("-p", "hi")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_lists_its_models_as_an_engine_does_is_doubted() -> None:
+    engine = msgspec.structs.replace(connection(), is_anthropic=False)
+    (notice,) = plan(engine, ("-p", "hi"), {}, []).notices
+    assert notice.startswith("http://127.0.0.1:4000 lists its models as OpenAI's API does.")
 
 
 def test_a_users_own_choices_are_left_alone(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ def test_the_extension_claude_code(editor: str) -> None:
     assert body["claudeCode.disableLoginPrompt"] is True
 
 
-def test_cursor_is_told_what_does_not_work() -> None:
-    assert "Cursor's own chat cannot use the gateway" in render(connection(), "cursor")
+def test_cursor_is_told_what_its_own_chat_needs() -> None:
+    assert "Cursor's own chat asks from Cursor's servers, which do not reach this machine" in render(
+        connection(), "cursor"
+    )
 
 
 def test_cline_and_roo() -> None:

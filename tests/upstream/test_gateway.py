@@ -11,7 +11,13 @@ from qiao.options import Secret
 from qiao.upstream.gateway import GatewayClient, ModelFacts
 from tests.app.misbehaving import Answers, answering
 
-MODELS = {"data": [{"id": "qwen3-235b", "max_input_tokens": 131072, "max_tokens": 32000}, {"id": "b"}, {"no": "id"}]}
+MODELS = {
+    "data": [
+        {"id": "qwen3-235b", "type": "model", "max_input_tokens": 131072, "max_tokens": 32000},
+        {"id": "b", "object": "model"},
+        {"no": "id"},
+    ]
+}
 
 
 async def test_models_and_their_limits() -> None:
@@ -19,7 +25,7 @@ async def test_models_and_their_limits() -> None:
         answering({"GET /v1/models": (200, json.dumps(MODELS))}) as url,
         GatewayClient(url, Secret("k")) as client,
     ):
-        assert await client.models() == (ModelFacts("qwen3-235b", 131072, 32000), ModelFacts("b"))
+        assert await client.models() == (ModelFacts("qwen3-235b", 131072, 32000), ModelFacts("b", is_anthropic=False))
 
 
 @pytest.mark.parametrize(

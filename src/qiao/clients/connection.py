@@ -37,6 +37,7 @@ class Connection(msgspec.Struct, frozen=True):
     """A gateway that answers, and the models to use there.
 
     `window` (prompt and answer) and `output_limit` are the main model's, in tokens; None: the gateway does not say.
+    `is_anthropic`: it lists its models as Anthropic's API does; an engine does not, some gateways neither.
     """
 
     url: str
@@ -46,6 +47,7 @@ class Connection(msgspec.Struct, frozen=True):
     subagent: str
     window: int | None = None
     output_limit: int | None = None
+    is_anthropic: bool = True
 
     @property
     def token(self) -> str:
@@ -116,4 +118,5 @@ def connection(door: Door, models: Sequence[ModelFacts]) -> Connection:
         subagent=door.subagent or main.id,
         window=main.window,
         output_limit=main.output_limit,
+        is_anthropic=main.is_anthropic,
     )

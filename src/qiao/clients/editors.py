@@ -49,9 +49,10 @@ def _claude_code_extension(connection: Connection, editor: str) -> str:
 
 def _cursor(connection: Connection) -> str:
     return (
-        "# Cursor's own chat cannot use the gateway: it has no base URL for Anthropic's protocol, and its requests\n"
-        "# come from Cursor's servers, which do not reach this machine. Extensions inside Cursor can: Claude Code\n"
-        "# (below), Cline, Continue and Roo Code (`qiao env --client cline`, …).\n"
+        "# Cursor's own chat asks from Cursor's servers, which do not reach this machine: give the gateway an address\n"
+        "# on the internet (a tunnel, or a server with TLS), and in Settings → Models override OpenAI's base URL by\n"
+        "# that address with /v1, OpenAI's key by the gateway's. Extensions inside Cursor run here and need none of\n"
+        "# this: Claude Code (below), Cline, Continue and Roo Code (`qiao env --client cline`, …).\n"
     ) + _claude_code_extension(connection, "Cursor")
 
 

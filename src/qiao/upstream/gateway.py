@@ -23,12 +23,14 @@ _ANSWER_TIMEOUT = 300.0
 class ModelFacts(msgspec.Struct, frozen=True):
     """What the gateway says of one model. Tokens; None: it does not say.
 
-    `window`: prompt and answer together. `output_limit`: the longest answer.
+    `window`: prompt and answer together. `output_limit`: the longest answer. `is_anthropic`: it is listed as
+    Anthropic's API lists models; False: as OpenAI's does, which engines do.
     """
 
     id: str
     window: int | None = None
     output_limit: int | None = None
+    is_anthropic: bool = True
 
 
 class GatewayClient:
@@ -125,7 +127,8 @@ def _is_model(entry: object) -> bool:
 
 
 def _facts(model: dict[str, Any]) -> ModelFacts:
-    return ModelFacts(model["id"], _positive(model.get("max_input_tokens")), _positive(model.get("max_tokens")))
+    limits = _positive(model.get("max_input_tokens")), _positive(model.get("max_tokens"))
+    return ModelFacts(model["id"], *limits, is_anthropic=model.get("type") == "model")
 
 
 def _positive(value: object) -> int | None:
