@@ -64,6 +64,9 @@ class BrokenUpstream:
     waiting = None
     lessons = ()
 
+    def quirks_of(self, _: Served, /) -> Quirks:
+        return self.quirks
+
     async def admit(self) -> None:
         pass
 

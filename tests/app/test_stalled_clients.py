@@ -85,6 +85,9 @@ class FloodUpstream:
     def __init__(self) -> None:
         self.answers: list[Flood] = []
 
+    def quirks_of(self, _: Served, /) -> Quirks:
+        return self.quirks
+
     async def admit(self) -> None:
         pass
 
@@ -214,3 +217,34 @@ async def test_what_was_spent_is_counted_once_when_the_first_leaves() -> None:
         await until(lambda: len(hall_.observers.recent) == 2)
         assert sum(record.output_tokens or 0 for record in hall_.observers.recent) == WORDS
         assert sum(record.input_tokens or 0 for record in hall_.observers.recent) == 3
+
+
+async def test_what_was_spent_is_counted_when_all_have_left() -> None:
+    async with hall() as hall_:
+        client = await hall_.stalled()
+        second = asyncio.create_task(hall_.asked())
+        await hall_.in_flight(2)
+        flood = hall_.upstream.answers[0]
+        flood.allow(10)
+        await until(lambda: flood.said == 10)
+        client.close()
+        await hall_.in_flight(1)
+        flood.allow(20)
+        await until(lambda: flood.said == 20)
+        second.cancel()
+        await until(lambda: len(hall_.observers.recent) == 2)
+        assert sum(record.output_tokens or 0 for record in hall_.observers.recent) == 20
+        assert sum(record.input_tokens or 0 for record in hall_.observers.recent) == 3
+
+
+async def test_it_is_given_up_when_it_is_far_behind_those_who_have_joined() -> None:
+    """What it does not take would be kept for it."""
+    async with hall() as hall_:
+        client = await hall_.stalled()
+        second = asyncio.create_task(hall_.asked())
+        await hall_.in_flight(2)
+        hall_.upstream.answers[0].allow(WORDS)
+        assert is_whole(await asyncio.wait_for(second, 20))
+        await until(lambda: len(hall_.observers.recent) == 2)
+        assert sorted(record.status for record in hall_.observers.recent) == [200, 499]
+        client.close()

@@ -5,6 +5,7 @@ The model is small and says what it wants: what is asserted is the protocol.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -23,7 +24,10 @@ import httpx2
 import pytest
 from jsonschema import Draft202012Validator
 
+from qiao.app.embedded import start_embedded
+from qiao.config import Config, Engine, Folders, Models
 from qiao.core.anthropic.grammar import Checker
+from qiao.policies.models import Names, resolve
 from tests.integration.test_embedded_engine import SCHEMAS, TOOLS
 from tests.support import sdk
 from tests.support.background import Background
@@ -328,6 +332,19 @@ def test_a_model_of_a_hub(tmp_path: Path) -> None:
                     assert client.messages.create(model=name, max_tokens=3, messages=HELLO).content
     assert hub.ranges[0] == ""
     assert hub.ranges[1].startswith("bytes=")
+
+
+def test_a_name_beside_a_file_has_no_effect(tmp_path: Path) -> None:
+    """As the start says: Claude's names reach the file's model under its own name."""
+    config = Config(models=Models(main="some-model"), engine=Engine(gguf=model_file()), folders=Folders(cache=tmp_path))
+
+    async def names() -> tuple[str | None, list[str]]:
+        async with start_embedded(config, lambda _: None) as running:
+            served = [model.id for model in (await running.upstream.facts()).models]
+            return resolve("claude-opus-5-5", served, Names(main=running.config.models.main)), served
+
+    reached, served = asyncio.run(names())
+    assert [reached] == served
 
 
 def test_a_model_file_that_is_none_is_said(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.fakes.engine import FakeEngine, Recorded, serving
 from tests.fakes.script import Step, step
 from tests.integration.conftest import KEY, MODEL
 from tests.support.background import Background
-from tests.support.gateway import gateway
+from tests.support.gateway import gateway, tools_known
 from tests.support.plain_http import Reply, ask
 
 pytestmark = pytest.mark.timeout(90)
@@ -86,3 +86,17 @@ def test_it_does_not_wait_for_an_engine_that_says_nothing(background: Background
         assert "within 4 s" in reply.json["reason"]
         engine.listing = 0.0
         assert look(front.url)[0].status == 200
+
+
+def test_it_tells_how_the_first_models_calls_are_read(background: Background, tmp_path: Path) -> None:
+    """Whatever another one behind the same address has taught; that stands among the lessons."""
+    engine = FakeEngine({MODEL: MODELS[MODEL], "bare": Behaviour(no_tools=True)})
+    tool = {"name": "t", "input_schema": {"type": "object"}}
+    hi = [{"role": "user", "content": "hi"}]
+    with gateway(background.enter(serving(engine)), tmp_path, key=KEY) as front:
+        before = tools_known(front.url)
+        body = {"model": "bare", "max_tokens": 5, "messages": hi, "tools": [tool]}
+        assert ask(front.url, "POST", "/v1/messages", body, headers={"x-api-key": KEY}).status == 200
+        told = look(front.url)[0].json
+        assert "no_tools" in told["quirks"]
+        assert told["tools"] == before

@@ -374,8 +374,32 @@ def sent(history: tuple[Turn, ...], profile: Profile, target: Target, chosen: Sw
     return body
 
 
+def said_in(answer: Turn) -> str:
+    """The words of an answer as one text: as they came, with an empty line in the place of a call between them."""
+    runs = [""]
+    for part in answer.parts:
+        if isinstance(part, ToolCall):
+            runs.append("")
+        elif isinstance(part, Text) and part.text.strip():
+            runs[-1] += part.text
+    return "\n\n".join(run for run in runs if run)
+
+
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(sessions(), profiles, switches)
+@example(
+    # Words on either side of a call stay two sentences.
+    [
+        (Turn("user", (Text("a"),)),),
+        (
+            Turn("user", (Text("a"),)),
+            Turn("assistant", (Text("ok"), ToolCall("toolu_1", "Bash", "{}"), Text("ok"))),
+            Turn("user", (ToolResult("toolu_1", ()),)),
+        ),
+    ],
+    find("hermes-4"),
+    Switches(),
+)
 @example(
     # A turn with nothing but thoughts must not vanish: its neighbours would become one message.
     [
@@ -397,8 +421,7 @@ def test_the_next_prompt_begins_with_this_prompt_and_its_answer(
         assert later[: len(earlier)] == earlier
         assert later[len(earlier)]["role"] == "assistant"
         answer = next(turn for turn in reversed(history) if turn.role == "assistant")
-        words = "".join(part.text for part in answer.parts if isinstance(part, Text) and part.text.strip())
-        assert (later[len(earlier)]["content"] or "") in (words, "(no content)")
+        assert (later[len(earlier)]["content"] or "") in (said_in(answer), "(no content)")
         names_called = [part.name for part in answer.parts if isinstance(part, ToolCall)]
         assert [call["function"]["name"] for call in later[len(earlier)].get("tool_calls", [])] == names_called
         assert after["tools"] == before["tools"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import msgspec
 import pytest
 
-from qiao.core.conversation import Conversation, Text, Tool, Turn
+from qiao.core.conversation import Conversation, Sampling, Text, Tool, Turn
 from qiao.core.fault import Fault
 from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared, prepare
@@ -220,6 +221,38 @@ async def test_what_belongs_to_one_request_is_counted_and_not_kept(engine: FakeE
         (lesson,) = upstream.lessons
         assert (lesson.times, lesson.is_kept) == (2, False)
         assert upstream.quirks.unknown_fields == frozenset()
+        await upstream.close()
+
+
+async def test_what_another_model_taught_is_no_healing_of_this_request() -> None:
+    """One engine under two names: who has more than two peculiarities would refuse the first request to each."""
+    refuses = ("stream_options", "top_k", "min_p")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not reader.at_eof():
+            head = await reader.readuntil(b"\r\n\r\n")
+            found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+            body = await reader.readexactly(int(found[1])) if found else b""
+            status, said = 200, b'{"data":[{"id":"a"},{"id":"b"}]}'
+            if head.startswith(b"POST"):
+                refused = next((name for name in refuses if f'"{name}"'.encode() in body), None)
+                said = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
+                if refused is not None:
+                    status, said = 400, f'{{"error":"Unrecognized request argument supplied: {refused}"}}'.encode()
+            elif b"/version" in head:
+                status = 404
+            kind = b"content-type: application/json\r\n"
+            writer.write(b"HTTP/1.1 %d x\r\n%scontent-length: %d\r\n\r\n%s" % (status, kind, len(said), said))
+
+    sampling = Sampling(top_k=5)
+    talk = asking("hi", stream=True, sampling=sampling, extras={"min_p": msgspec.Raw(b"0.1")})
+    async with speaking(answer) as url:
+        upstream = OpenAIUpstream(url)
+        with pytest.raises(Fault):
+            await healed(upstream, talk, Served("a"))
+        assert len(await healed(upstream, talk, Served("a"))) == 1
+        assert len(await healed(upstream, talk, Served("b"))) == 3
+        assert await healed(upstream, talk, Served("b")) == ()
         await upstream.close()
 
 

@@ -229,12 +229,15 @@ class _Work:
         return has_room and not self._exchange.is_over
 
     def _say(self, out: bytes) -> bool:
-        has_room = self._line.say(out, is_last=self._exchange.is_over)
-        shared = self._shared
+        line, shared = self._line, self._shared
+        has_room = line.say(out, is_last=self._exchange.is_over)
         if shared is None:
             return has_room
         shared.add(out)
-        return has_room or shared.is_followed
+        if has_room or not shared.is_followed:
+            return has_room
+        line.hang_up_if_far_behind()
+        return True
 
     async def _wait_for_room(self) -> None:
         """Until the client takes more, or somebody joins: a client that takes nothing shall not stop the others."""
@@ -281,13 +284,11 @@ class _Work:
         try:
             if self._opening is not None:
                 await self._opening
+            shared.unclaimed = self._exchange
             if self._conversation.stream:
                 await self._pass_on()
-                shared.unclaimed = self._exchange
             else:
-                whole = await self._read_whole()
-                shared.unclaimed = self._exchange
-                shared.end(whole=whole)
+                shared.end(whole=await self._read_whole())
         except Fault as fault:
             shared.end(fault=fault)
         finally:
@@ -355,10 +356,10 @@ async def _follow(
     finally:
         context.upstream_model = running.upstream_model
         context.bytes_out, context.first_byte = line.written, line.first
-        if running.unclaimed is not None:
-            _record(context, running.unclaimed)
-            running.unclaimed = None
         running.leave()
+        spent = running.claim()
+        if spent is not None:
+            _record(context, spent)
         line.rest()
 
 

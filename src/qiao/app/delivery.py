@@ -22,6 +22,8 @@ from qiao.app.response import GrowingResponse
 
 # Bytes that may wait for a slow client before the engine has to wait as well.
 _MAX_UNSENT = 64 * 1024
+# Bytes that may wait for one when the engine goes on, because it works for others as well.
+_MAX_BEHIND = 4 * 2**20
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -95,6 +97,12 @@ class Delivery:
         if self._response is None or not self._has_client:
             return True
         return self._response.send(out, is_last=is_last) < _MAX_UNSENT
+
+    def hang_up_if_far_behind(self) -> None:
+        """The engine goes on although this client takes nothing: hang up on it if it is far behind."""
+        transport = self._request.transport
+        if transport is not None and transport.get_write_buffer_size() > _MAX_BEHIND:
+            transport.abort()
 
     async def drain(self) -> None:
         """Wait until the client has taken what it was sent; the engine, which waits as well, is not silent by that.

@@ -42,6 +42,9 @@ async def start_embedded(config: Config, on_event: OnEvent) -> AsyncIterator[Run
     """Start the engine that `config` describes; it is stopped at the end of the block. Raises a QiaoError."""
     requirements.check()
     path, alias = await _model(config, on_event)
+    if config.engine.gguf is not None:
+        # The file's own name is what is served.
+        config = config.replace("models.main", None, config.origin("models.main"))
     engine = EmbeddedEngine(
         EngineSettings(
             model=path,

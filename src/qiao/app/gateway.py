@@ -149,8 +149,8 @@ class Gateway:
         found = await self.findings()
         facts = await self.upstream.facts()
         if found is not None and facts.models:
-            profile = self.profile(facts.models[0])
-            for advice in described(self.switches, self.upstream.quirks, profile, found)["advice"]:
+            main = facts.models[0]
+            for advice in described(self.switches, self.upstream.quirks_of(main), self.profile(main), found)["advice"]:
                 self.warn(advice)
 
     async def findings(self, *, within: float | None = None) -> Findings | None:

@@ -65,8 +65,10 @@ async def _tools(gateway: Gateway, facts: UpstreamFacts) -> dict[str, Any]:
         found = await gateway.findings(within=_PATIENCE) or Findings()
     except Fault as fault:
         found = Findings(reason=fault.message)
-    profile = gateway.profile(facts.models[0]) if facts.models else UNKNOWN
-    return described(gateway.switches, gateway.upstream.quirks, profile, found)
+    if not facts.models:
+        return described(gateway.switches, gateway.upstream.quirks, UNKNOWN, found)
+    main = facts.models[0]
+    return described(gateway.switches, gateway.upstream.quirks_of(main), gateway.profile(main), found)
 
 
 async def metrics(request: web.BaseRequest, gateway: Gateway, context: Context) -> web.Response:

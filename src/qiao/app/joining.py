@@ -73,7 +73,7 @@ class Running:
     `times`: how often a client came back to it, or to the same request before it.
     `fault`: what ended it before a word was said. `whole`: the answer to a request that is no stream.
     `is_over`: nothing more comes; `is_lost`: it ended without an end. `unclaimed`: what was spent on it
-    and is in nobody's record yet, because the client that asked first is gone.
+    and is in nobody's record yet, because the client that asked first is gone; see `claim`.
     """
 
     def __init__(self, joining: Joining, identity: Identity, body: bytes, request_id: str, *, times: int) -> None:
@@ -165,6 +165,13 @@ class Running:
             self._bid_farewell()
         else:
             self._task.cancel()
+
+    def claim(self) -> Exchange | None:
+        """What was spent, for the record of a client that leaves; None where somebody has it, or there will be more."""
+        if self._task is None or not (self._task.done() or self._task.cancelling()):
+            return None
+        claimed, self.unclaimed = self.unclaimed, None
+        return claimed
 
     async def changed(self) -> None:
         """Wait until there is something new."""

@@ -37,8 +37,8 @@ def plan(
     notices = [*surroundings.notices]
     if not connection.is_anthropic:
         notices.append(
-            f"{connection.url} lists its models as OpenAI's API does. If it is the engine and not a gateway, Claude "
-            "Code finds no model there: give --url the gateway's address."
+            f"{connection.url} lists its models as OpenAI's API does. If it is the engine itself, Claude Code may find "
+            "no model there, and nothing of what a gateway mends: give --url the gateway's address."
         )
     own_settings = any(each == "--settings" or each.startswith("--settings=") for each in arguments)
     for conflict in found:

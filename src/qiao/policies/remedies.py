@@ -1,8 +1,8 @@
 """What can be mended in a request that an engine refused: one table, used by the gateway, the doctor and the docs.
 
 Pure: an error text in, a `Remedy` out. The gateway mends the request (`quirks.mend`), sends it once more, at most
-`MAX_HEALINGS` times, and keeps the lessons that are `lasting`. A remedy whose quirk is already in force is never
-found again, so that no loop can arise.
+`MAX_HEALINGS` times by what is news (`upstream.lessons`), and keeps the lessons that are `lasting`. A remedy whose
+quirk is already in force is never found again, so that no loop can arise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qiao.policies.overflow import find_excess, room
 from qiao.policies.quirks import Quirks, Remedy
 
 MAX_HEALINGS = 2
-"""How often one request is mended and sent again."""
+"""How often one request is mended and sent again by what no model of the upstream has taught before."""
 
 ANSWER_TOO_LONG = "answer_too_long"
 """The remedy after which the window is what limits the answer."""

@@ -83,9 +83,10 @@ def page() -> str:
 <!-- Generated from src/qiao/policies/remedies.py; GOLDEN_ACCEPT=1 pytest tests/policies/test_remedies_page.py -->
 
 When an engine refuses a request (status {statuses}) and the refusal is one of these, qiao mends the request
-and sends it again at once, at most {MAX_HEALINGS} times a request. What the engine does not take is remembered for that
-engine until its version changes or it was started anew; {kept} and `answer_too_long`
-belong to one request and are not.
+and sends it again at once, at most {MAX_HEALINGS} times a request, not counting what another model of the same
+upstream has taught already. What the engine does not take is remembered for the model that the request was for
+until the engine's version changes or it was started anew; {kept} and
+`answer_too_long` belong to one request and are not.
 
 * The answer's header `x-qiao-healed` names the remedies it needed, `qiao_healed_total` counts them.
 * `GET /readyz` lists what the engine has taught (`lessons`), and what follows from it (`quirks`).

@@ -135,7 +135,13 @@ class Upstream(Protocol):
     def address(self) -> str: ...
 
     @property
-    def quirks(self) -> Quirks: ...
+    def quirks(self) -> Quirks:
+        """What is known of the engine itself, and what any of its models has taught."""
+        ...
+
+    def quirks_of(self, served: Served, /) -> Quirks:
+        """What a request to `served` heeds."""
+        ...
 
     @property
     def lessons(self) -> tuple[Lesson, ...]:

@@ -1,10 +1,14 @@
-"""What an upstream's refusals have taught, kept by model: behind a proxy each may have an engine of its own."""
+"""What an upstream's refusals have taught, kept by model: behind a proxy each may have an engine of its own.
+
+Not here: what a probe finds and schemas that make no grammar (`grammars`), which are kept for the whole upstream.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
 from qiao.policies.quirks import Quirks, Remedy
+from qiao.policies.remedies import MAX_HEALINGS
 from qiao.upstream.base import Lesson
 
 _MOST_LESSONS = 100
@@ -65,6 +69,32 @@ class Lessons:
         for model in self._kept:
             quirks = self.applied(quirks, model)
         return quirks
+
+    def include(self, remedy: Remedy) -> bool:
+        """Whether some model has taught `remedy`."""
+        return any(remedy in kept for kept in self._kept.values())
+
+
+class Healings:
+    """The remedies that one request needs, at most `MAX_HEALINGS` of them new.
+
+    What another model has taught does not count: one engine may have many names, and more peculiarities than that.
+    `names`: in the order in which they were needed.
+    """
+
+    def __init__(self, lessons: Lessons) -> None:
+        self.names: list[str] = []
+        self._lessons = lessons
+        self._new = 0
+
+    def admit(self, remedy: Remedy) -> bool:
+        """Whether the request is mended once more, by `remedy`."""
+        is_new = not self._lessons.include(remedy)
+        if is_new and self._new >= MAX_HEALINGS:
+            return False
+        self._new += is_new
+        self.names.append(remedy.name)
+        return True
 
 
 def forgotten(quirks: Quirks) -> Quirks:

@@ -16,7 +16,7 @@ from qiao.core.conversation import Conversation, Text, Tool, Turn
 from qiao.core.fault import Fault
 from qiao.core.llamacpp import request
 from qiao.core.llamacpp.stream import Decoder, engine_fault, too_long
-from qiao.core.llamacpp.tools import head
+from qiao.core.llamacpp.tools import begun, head
 from qiao.core.openai.target import Target
 from qiao.policies.prepare import Prepared
 from qiao.policies.quirks import Quirks
@@ -143,6 +143,9 @@ class LlamaCppUpstream:
     async def close(self) -> None:
         await self._client.close()
 
+    def quirks_of(self, _: Served, /) -> Quirks:
+        return self.quirks
+
     @property
     def lessons(self) -> tuple[Lesson, ...]:
         return ()
@@ -212,8 +215,7 @@ class LlamaCppUpstream:
         conversation, _ = self._fitted(prepare(self.quirks, _target(served)).conversation, served)
         prompt = await self.prompt_of(conversation)
         tools = request.callable_tools(conversation)
-        forced = request.forced_call(conversation, tools, self._choices.options, room=0)
-        return Count(await self._tokens(prompt + forced.head if forced is not None else prompt), is_exact=True)
+        return Count(await self._tokens(prompt + begun(tools)), is_exact=True)
 
     # -- the prompt -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 Facts come from `GET /v1/models` (and vLLM's `/version`), asked again as `renewal` says; an answer is one
 `POST /v1/chat/completions`. A refusal that names something the engine does not take is healed: the request is mended
-and sent again at once, at most twice, and what lasts is remembered for that model (`lessons`).
+and sent again at once, and what lasts is remembered for that model (`lessons`). At most twice a request, not counting
+what another of its models has taught already.
 
 vLLM refuses some things (a thinking budget without a reasoning parser, a schema without a grammar) only after the head
 of a stream, as its first event, before it prefills. So a stream counts as accepted once its beginning was looked at.
@@ -41,7 +42,7 @@ from qiao.upstream.fitting import Fit, Fitter, OnOverflow, Unseen
 from qiao.upstream.grammars import Grammars
 from qiao.upstream.http import Response, Sink
 from qiao.upstream.insisting import Insisting, asking_again
-from qiao.upstream.lessons import Lessons, forgotten
+from qiao.upstream.lessons import Healings, Lessons, forgotten
 from qiao.upstream.load import Load
 from qiao.upstream.probe import Findings, probe
 from qiao.upstream.renewal import Renewal
@@ -209,10 +210,9 @@ class OpenAIUpstream:
 
     @property
     def quirks(self) -> Quirks:
-        """What a probe found, and what any of its models has taught; each request heeds its own model's."""
         return self._lessons.everything(self._quirks)
 
-    def _quirks_of(self, served: Served) -> Quirks:
+    def quirks_of(self, served: Served, /) -> Quirks:
         return self._lessons.applied(self._quirks, served.id)
 
     async def admit(self) -> None:
@@ -318,7 +318,7 @@ class OpenAIUpstream:
                 found, lesson = await probe(self._client, self._prefix, target, profile)
                 if lesson is not None:
                     self._lessons.learn(lesson, served.id)
-                has_tools = not self._quirks_of(served).no_tools
+                has_tools = not self.quirks_of(served).no_tools
                 self._quirks = _with_findings(self._quirks, found, profile, facts, has_tools=has_tools)
                 if found.tool_parser is None:
                     return found  # it was busy, perhaps: the next look may tell
@@ -343,8 +343,8 @@ class OpenAIUpstream:
         self, prepare: Preparation, served: Served, *, request_id: str, listener: Listener = NOBODY
     ) -> OpenAIAnswer:
         facts = await self.facts()
-        quirks = self._quirks_of(served)
-        healed: list[str] = []
+        quirks = self.quirks_of(served)
+        healed = Healings(self._lessons)
         window = served.window
         unseen: Unseen | None = None
         while True:
@@ -355,11 +355,11 @@ class OpenAIUpstream:
                 fit = await self._fitter.fit(conversation, target, window or 0, unseen=unseen)
                 if fit.conversation is not conversation:
                     body = openai_request.encode(fit.conversation, target)
-            if fit.is_limited or fit.trimmed or ANSWER_TOO_LONG in healed:
+            if fit.is_limited or fit.trimmed or ANSWER_TOO_LONG in healed.names:
                 prepared = msgspec.structs.replace(
-                    prepared, is_limited=fit.is_limited or ANSWER_TOO_LONG in healed, trimmed=fit.trimmed
+                    prepared, is_limited=fit.is_limited or ANSWER_TOO_LONG in healed.names, trimmed=fit.trimmed
                 )
-            sending = _Sending(self._client, prepared, fit, healed, listener.on_sent)
+            sending = _Sending(self._client, prepared, fit, healed.names, listener.on_sent)
             response = await self._client.post(
                 self._prefix + "/chat/completions",
                 body,
@@ -387,14 +387,13 @@ class OpenAIUpstream:
             true_count = counted.tokens if counted is not None and counted.is_exact else None
             find_remedy = partial(remedies.find, refused.text, refused.status, quirks=quirks, true_count=true_count)
             remedy = find_remedy(used=self._grammars.suspects(prepared, used)) or find_remedy(used=used)
-            if remedy is None or len(healed) >= remedies.MAX_HEALINGS:
+            if remedy is None or not healed.admit(remedy):
                 if (unseen := await unseen_in(before=unseen, is_last=True)) is None:
                     best = _best(excess, counted, window)
                     raise self._fault(refused, response.headers, window=window, true_count=best)
                 # A shorter answer did not help: it is the prompt.
-                quirks = msgspec.structs.replace(quirks, max_tokens=self._quirks_of(served).max_tokens)
+                quirks = msgspec.structs.replace(quirks, max_tokens=self.quirks_of(served).max_tokens)
                 continue
-            healed.append(remedy.name)
             quirks = await self._learned(remedy, quirks, prepared, target)
             if self._on_heal is not None:
                 self._on_heal(remedy)
@@ -460,18 +459,18 @@ class OpenAIUpstream:
 
     async def count(self, prepare: Preparation, served: Served) -> Count:
         facts = await self.facts()
-        prepared, conversation, target = _prepared(prepare, facts, served, self._quirks_of(served))
+        prepared, conversation, target = _prepared(prepare, facts, served, self.quirks_of(served))
         if self._grammars.has_unknown(prepared):
             # A strict tool has a word more in the prompt, unless its schema makes no grammar.
             await self._grammars.learn(prepared, target, is_refused=False)
             self._quirks = msgspec.structs.replace(self._quirks, refused_schemas=self._grammars.refused)
-            prepared, conversation, target = _prepared(prepare, facts, served, self._quirks_of(served))
+            prepared, conversation, target = _prepared(prepare, facts, served, self.quirks_of(served))
         if not conversation.edits:
             return await self._counter.count(conversation, target)
-        _, whole, _ = _prepared(partial(prepare, edited=False), facts, served, self._quirks_of(served))
+        _, whole, _ = _prepared(partial(prepare, edited=False), facts, served, self.quirks_of(served))
         original = await self._counter.count(whole, target)
         prepared, conversation, target = _prepared(
-            partial(prepare, input_tokens=original.tokens), facts, served, self._quirks_of(served)
+            partial(prepare, input_tokens=original.tokens), facts, served, self.quirks_of(served)
         )
         counted = original
         if prepared.applied_edits:

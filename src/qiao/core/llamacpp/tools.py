@@ -73,6 +73,11 @@ def head(name: str) -> str:
     return f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": '
 
 
+def begun(tools: Sequence[Tool]) -> str:
+    """How a call of one of `tools` begins whichever it is; "" where that is open."""
+    return head(tools[0].name) if len(tools) == 1 else ""
+
+
 def written(call: ToolCall) -> str:
     """An earlier call, as the model would have written it."""
     return head(call.name) + call.arguments + _TAIL
@@ -91,14 +96,11 @@ def _forced(tools: Sequence[Tool], most_calls: int, bounds: Bounds) -> tuple[For
     rules = Rules()
     arguments = [rules.sequence((_arguments(tool, rules, bounds), literal(_TAIL))) for tool in tools]
     calls = [rules.sequence((literal(head(tool.name)), body)) for tool, body in zip(tools, arguments, strict=True)]
-    if len(tools) == 1:
-        begun, first = head(tools[0].name), arguments[0]
-    else:
-        begun, first = "", rules.alternatives(calls)
+    first = arguments[0] if len(tools) == 1 else rules.alternatives(calls)
     if most_calls > 1:
         further = rules.sequence((literal("\n"), rules.alternatives(calls)))
         first = rules.sequence((first, rules.repeated(further, 0, most_calls - 1)))
-    made = Forced(begun, rules.written(first), tuple(tool.name for tool in tools), tuple(rules.left_out))
+    made = Forced(begun(tools), rules.written(first), tuple(tool.name for tool in tools), tuple(rules.left_out))
     return made, first.longest
 
 
@@ -151,16 +153,16 @@ class CallReader:
             self._expects_tail = False
             text = text.removeprefix(_TAIL)
         self._held = (self._held + text).lstrip() if not self._held else self._held + text
-        for begun, name in self._heads.items():
-            if self._held.startswith(begun):
-                rest = self._held[len(begun) :]
+        for start, name in self._heads.items():
+            if self._held.startswith(start):
+                rest = self._held[len(start) :]
                 self._held = ""
                 self._index += 1
                 self._depth = 0
                 self._is_inside = True
                 out.append(ToolCallStarted(self._index, "", name))
                 return rest
-        if not any(begun.startswith(self._held) for begun in self._heads):
+        if not any(start.startswith(self._held) for start in self._heads):
             out.append(TextAdded(self._held))
             self._held = ""
         return ""

@@ -248,7 +248,7 @@ def _assistant_message(turn: Turn, reasoning_field: ReasoningField) -> Assistant
     for part in turn.parts:
         match part:
             case ToolCall():
-                is_parted = bool(texts)
+                is_parted = any(texts)
                 calls.append(Call(id=part.id, function=CalledFunction(part.name, part.arguments)))
             case Reasoning():
                 thoughts.append(part.text)
