@@ -325,6 +325,16 @@ async def test_what_does_not_fit_is_refused_with_the_true_count(upstream: LlamaC
     assert raised.value.message == f"prompt is too long: {count.tokens} tokens > 8192 maximum"
 
 
+async def test_what_is_refused_and_what_is_counted_is_one_number_also_for_a_forced_call(
+    upstream: LlamaCppUpstream,
+) -> None:
+    """The call's beginning is part of the prompt, and takes its place in the window."""
+    forced = asked("word " * 9000, tools=TOOLS[:1], tool_choice=ToolChoice("any"))
+    count = await upstream.count(as_is(forced), (await upstream.facts()).models[0])
+    with pytest.raises(Fault, match=f"prompt is too long: {count.tokens} tokens > 8192 maximum"):
+        await answer(upstream, forced)
+
+
 async def test_a_prompt_that_fills_the_window_is_too_long_by_the_numbers_as_well(upstream: LlamaCppUpstream) -> None:
     """Clients read the gap between them."""
     served = (await upstream.facts()).models[0]

@@ -48,7 +48,13 @@ def test_other_paths_are_not_found_in_anthropics_shape(stage: Stage, path: str) 
 
 
 def test_what_an_engine_serves_is_active(stage: Stage) -> None:
-    for query, found in (("lifecycle[]=retired", False), ("lifecycle[]=retired&lifecycle[]=active", True), ("", True)):
+    for query, found in (
+        ("lifecycle[]=retired", False),
+        ("lifecycle[]=retired&lifecycle[]=active", True),
+        ("lifecycle=retired,active", True),
+        ("lifecycle=", True),
+        ("", True),
+    ):
         listed = ask(stage.url, "GET", f"/v1/models?{query}", headers={"x-api-key": stage.key}).json
         assert bool(listed["data"]) is found
 

@@ -32,7 +32,8 @@ async def list_models(request: web.BaseRequest, gateway: Gateway, context: Conte
         served, profile = await gateway.served(name)
         models.append(model_info(name, served, profile))
     # OpenAI's list has no pages, and its clients take what comes for everything.
-    asked = request.query.getall("lifecycle[]", request.query.getall("lifecycle", []))
+    lists = request.query.getall("lifecycle[]", request.query.getall("lifecycle", []))
+    asked = {stage for each in lists for stage in each.split(",") if stage}
     if asked and "active" not in asked:
         models = []  # what an engine serves is active
     default = 20 if "anthropic-version" in request.headers else 1000

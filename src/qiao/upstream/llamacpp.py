@@ -175,9 +175,9 @@ class LlamaCppUpstream:
         prepared = prepare(self.quirks, _target(served))
         conversation, notes = self._fitted(prepared.conversation, served)
         prompt = await self.prompt_of(conversation)
-        tokens = await self._tokens(prompt)
-        room = await self._room(tokens, served, conversation.max_tokens)
         tools = request.callable_tools(conversation)
+        tokens = await self._tokens(prompt + begun(tools))
+        room = await self._room(tokens, served, conversation.max_tokens)
         if not tools:
             tools, said = await self._unasked(conversation, prompt)
             notes += said
