@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -84,15 +85,16 @@ def test_the_engine_is_stopped_when_the_client_leaves(stage: Stage, stream: bool
     body = {**asked(said), "stream": stream}
     wait_for = b"two" if stream and moment == "in the middle" else b""
     taken: list[float] = []
-    # The best of five: a busy machine may delay the test itself.
-    while len(taken) < 5 and not (taken and taken[-1] < 0.2):
+    # The median of five: a busy machine may delay the test itself.
+    for _ in range(5):
+        stage.engine.forget()
         left = leave(
             stage.gateway.url, "/v1/messages", body, headers={"x-api-key": stage.key}, after=0.3, wait_for=wait_for
         )
         request = stage.engine.wait_until(lambda found: found.disconnected_at is not None)
         assert request.disconnected_at is not None
         taken.append(request.disconnected_at - left)
-    assert min(taken) < 0.2
+    assert statistics.median(taken) < 0.2
 
 
 BROKEN = {

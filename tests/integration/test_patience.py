@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import re
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -280,8 +281,8 @@ def test_the_first_may_leave(stage: Stage, stream: bool, moment: str) -> None:
 @pytest.mark.parametrize("moment", ["before_headers", "before_first"])
 def test_the_engine_is_stopped_when_all_have_left(stage: Stage, stream: bool, moment: str) -> None:
     taken = []
-    # The best of five: a busy machine may delay the test itself.
-    for number in range(5):
+    # The median of three: a busy machine may delay the test itself.
+    for number in range(3):
         until_in_flight(stage, 0)
         body = {**asked(Step(parts=step(f"one{number}").parts, **{moment: LONG})), "stream": stream}
         first = held(stage, body)
@@ -295,9 +296,7 @@ def test_the_engine_is_stopped_when_all_have_left(stage: Stage, stream: bool, mo
         request = stage.engine.wait_until(lambda found: found.disconnected_at is not None)
         assert request.disconnected_at is not None
         taken.append(request.disconnected_at - left)
-        if taken[-1] < 0.2:
-            break
-    assert min(taken) < 0.2
+    assert statistics.median(taken) < 0.2
     assert len(stage.engine.chats) == len(taken)
 
 
