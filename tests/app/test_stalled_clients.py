@@ -55,6 +55,7 @@ class Flood:
         self.said = 0
         self.allowed = 0
         self.more = asyncio.Event()
+        self.is_closed = False
 
     def allow(self, words: int) -> None:
         self.allowed = words
@@ -73,7 +74,7 @@ class Flood:
         return False
 
     def close(self) -> None:
-        pass
+        self.is_closed = True
 
 
 class FloodUpstream:
@@ -235,6 +236,23 @@ async def test_what_was_spent_is_counted_when_all_have_left() -> None:
         await until(lambda: len(hall_.observers.recent) == 2)
         assert sum(record.output_tokens or 0 for record in hall_.observers.recent) == 20
         assert sum(record.input_tokens or 0 for record in hall_.observers.recent) == 3
+
+
+async def test_when_all_leave_in_one_moment_the_engine_is_stopped() -> None:
+    """As when their process is killed: who would have gone on for the others has not begun yet."""
+    async with hall() as hall_:
+        clients = [await hall_.stalled(), await hall_.stalled()]
+        await hall_.in_flight(2)
+        flood = hall_.upstream.answers[0]
+        flood.allow(5)
+        await until(lambda: flood.said == 5)
+        await asyncio.sleep(0.2)
+        for client in clients:
+            client.close()
+        await until(lambda: flood.is_closed)
+        await until(lambda: len(hall_.observers.recent) == 2)
+        assert len(hall_.listening.gateway.joining) == 0
+        assert sum(record.output_tokens or 0 for record in hall_.observers.recent) == 5
 
 
 async def test_it_is_given_up_when_it_is_far_behind_those_who_have_joined() -> None:

@@ -131,8 +131,8 @@ def as_is(conversation: Conversation) -> Callable[[Quirks, Target], Prepared]:
     return lambda quirks, target: Prepared(conversation)
 
 
-async def answer(upstream: LlamaCppUpstream, conversation: Conversation) -> list[Event]:
-    served = (await upstream.facts()).models[0]
+async def answer(upstream: LlamaCppUpstream, conversation: Conversation, served: Served | None = None) -> list[Event]:
+    served = served or (await upstream.facts()).models[0]
     opened = await upstream.open(as_is(conversation), served, request_id="req_1")
     events: list[Event] = []
     await opened.pump(lambda data: take(events, opened.decoder.feed(data)))
@@ -263,6 +263,17 @@ async def test_auto_may_call_what_only_reads_when_it_is_told_to(engine: Running)
     never = connect(engine, Choices(auto_threshold=1000.0))
     assert calls(await answer(never, asked("Weather in Paris?", tools=TOOLS, max_tokens=12))) == []
     await never.close()
+
+
+async def test_nothing_is_called_unasked_where_the_window_has_no_room_for_it(engine: Running) -> None:
+    upstream = connect(engine, Choices(auto_threshold=-1000.0))
+    conversation = asked("Weather in Paris?", tools=TOOLS)
+    needed = (await upstream.count(as_is(conversation), (await upstream.facts()).models[0])).tokens
+    for room, is_called in ((100, True), (20, False)):
+        events = await answer(upstream, conversation, Served("m", needed + room))
+        assert any(isinstance(event, ToolCallStarted) for event in events) is is_called
+        assert bool(words(events)) is not is_called
+    await upstream.close()
 
 
 async def test_a_schema_for_the_answer(upstream: LlamaCppUpstream) -> None:

@@ -51,7 +51,7 @@ def test_what_an_engine_serves_is_active(stage: Stage) -> None:
     for query, found in (
         ("lifecycle[]=retired", False),
         ("lifecycle[]=retired&lifecycle[]=active", True),
-        ("lifecycle=retired,active", True),
+        ("lifecycle=retired,%20Active", True),
         ("lifecycle=", True),
         ("", True),
     ):

@@ -88,6 +88,13 @@ def test_it_does_not_wait_for_an_engine_that_says_nothing(background: Background
         assert look(front.url)[0].status == 200
 
 
+def test_it_tells_how_the_main_models_calls_are_read(background: Background, tmp_path: Path) -> None:
+    """Also where the upstream lists another one first."""
+    engine = FakeEngine({MODEL: MODELS[MODEL], "bare": Behaviour(no_tools=True)})
+    with gateway(background.enter(serving(engine)), tmp_path, "--model", "bare", key=KEY) as front:
+        assert tools_known(front.url)["read_by"] == "qiao"
+
+
 def test_it_tells_how_the_first_models_calls_are_read(background: Background, tmp_path: Path) -> None:
     """Whatever another one behind the same address has taught; that stands among the lessons."""
     engine = FakeEngine({MODEL: MODELS[MODEL], "bare": Behaviour(no_tools=True)})

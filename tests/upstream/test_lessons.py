@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import re
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
@@ -224,9 +227,10 @@ async def test_what_belongs_to_one_request_is_counted_and_not_kept(engine: FakeE
         await upstream.close()
 
 
-async def test_what_another_model_taught_is_no_healing_of_this_request() -> None:
-    """One engine under two names: who has more than two peculiarities would refuse the first request to each."""
-    refuses = ("stream_options", "top_k", "min_p")
+@contextlib.asynccontextmanager
+async def picky(refuses: Sequence[str], wording: str) -> AsyncIterator[tuple[OpenAIUpstream, list[bytes]]]:
+    """An upstream of two models that refuse these fields, one at a time, and what they were asked."""
+    asked: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not reader.at_eof():
@@ -235,25 +239,45 @@ async def test_what_another_model_taught_is_no_healing_of_this_request() -> None
             body = await reader.readexactly(int(found[1])) if found else b""
             status, said = 200, b'{"data":[{"id":"a"},{"id":"b"}]}'
             if head.startswith(b"POST"):
+                asked.append(body)
                 refused = next((name for name in refuses if f'"{name}"'.encode() in body), None)
                 said = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
                 if refused is not None:
-                    status, said = 400, f'{{"error":"Unrecognized request argument supplied: {refused}"}}'.encode()
+                    status, said = 400, json.dumps({"error": {"message": wording.format(refused)}}).encode()
             elif b"/version" in head:
                 status = 404
             kind = b"content-type: application/json\r\n"
             writer.write(b"HTTP/1.1 %d x\r\n%scontent-length: %d\r\n\r\n%s" % (status, kind, len(said), said))
 
-    sampling = Sampling(top_k=5)
-    talk = asking("hi", stream=True, sampling=sampling, extras={"min_p": msgspec.Raw(b"0.1")})
     async with speaking(answer) as url:
         upstream = OpenAIUpstream(url)
+        try:
+            yield upstream, asked
+        finally:
+            await upstream.close()
+
+
+async def test_what_another_model_taught_is_no_healing_of_this_request() -> None:
+    """One engine under two names: who has more than two peculiarities would refuse the first request to each."""
+    talk = asking("hi", stream=True, sampling=Sampling(top_k=5), extras={"min_p": msgspec.Raw(b"0.1")})
+    fields = ("stream_options", "top_k", "min_p")
+    async with picky(fields, "Unrecognized request argument supplied: {}") as (upstream, _):
         with pytest.raises(Fault):
             await healed(upstream, talk, Served("a"))
         assert len(await healed(upstream, talk, Served("a"))) == 1
         assert len(await healed(upstream, talk, Served("b"))) == 3
         assert await healed(upstream, talk, Served("b")) == ()
-        await upstream.close()
+
+
+async def test_a_request_is_not_mended_to_and_fro() -> None:
+    """An upstream that takes neither name of the limit: each remedy takes the other one back."""
+    async with picky(("max_completion_tokens", "max_tokens"), "Unsupported parameter: {}") as (upstream, asked):
+        for model in ("a", "b", "a"):
+            asked.clear()
+            with pytest.raises(Fault, match="Unsupported parameter"):
+                async with asyncio.timeout(10):
+                    await healed(upstream, asking("hi"), Served(model))
+            assert len(asked) == 3
 
 
 async def test_two_healings_are_the_end(engine: FakeEngine) -> None:

@@ -146,15 +146,15 @@ class _Work:
             self._context.fault = fault
             return await _fail_late(line, self._context, self._manner, fault)
         except (asyncio.CancelledError, ConnectionError):
-            is_handed_over = shared is not None and shared.hand_over(self._carry_on)
-            if is_handed_over:
+            if shared is not None and (is_handed_over := shared.hand_over(self._carry_on, self._rest)):
                 self._context.usage = None  # told by whoever has joined, and all of it
+                shared.unclaimed = None if self._answer is None else self._exchange
             raise
         finally:
-            line.rest()
             self._context.bytes_out, self._context.first_byte = line.written, line.first
+            line.rest()
             if not is_handed_over:
-                self._close()
+                self._rest()
 
     async def _open(self) -> None:
         """Until the upstream has accepted. Raises `Fault`."""
@@ -291,9 +291,6 @@ class _Work:
                 shared.end(whole=await self._read_whole())
         except Fault as fault:
             shared.end(fault=fault)
-        finally:
-            self._line.rest()
-            self._close()
 
     def _give_up(self) -> None:
         """The engine was silent for too long."""
@@ -302,8 +299,9 @@ class _Work:
         elif self._limit is not None:
             self._limit.reschedule(now())
 
-    def _close(self) -> None:
+    def _rest(self) -> None:
         """Let the engine go, and everybody who has joined."""
+        self._line.rest()
         is_complete = False
         if self._opening is not None and not self._opening.done():
             self._opening.cancel()

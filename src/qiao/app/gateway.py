@@ -149,7 +149,7 @@ class Gateway:
         found = await self.findings()
         facts = await self.upstream.facts()
         if found is not None and facts.models:
-            main = facts.models[0]
+            main = self.main(facts)
             for advice in described(self.switches, self.upstream.quirks_of(main), self.profile(main), found)["advice"]:
                 self.warn(advice)
 
@@ -191,6 +191,10 @@ class Gateway:
                 self._resolved[requested, is_subagent] = found = served, self.profile(served)
                 return found
         raise Fault("not_found", f"model: {requested}")
+
+    def main(self, facts: UpstreamFacts) -> Served:
+        """The main model of an upstream that serves any."""
+        return facts.served(self.names.main or "") or facts.models[0]
 
     def listed_names(self, facts: UpstreamFacts) -> list[str]:
         """The names to tell clients: the main model's first, its plain id before its own name. Never `claude-…`."""

@@ -67,7 +67,7 @@ async def _tools(gateway: Gateway, facts: UpstreamFacts) -> dict[str, Any]:
         found = Findings(reason=fault.message)
     if not facts.models:
         return described(gateway.switches, gateway.upstream.quirks, UNKNOWN, found)
-    main = facts.models[0]
+    main = gateway.main(facts)
     return described(gateway.switches, gateway.upstream.quirks_of(main), gateway.profile(main), found)
 
 

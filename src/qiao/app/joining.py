@@ -124,11 +124,15 @@ class Running:
         self._joining.drop(self)
         self._wake()
 
-    def hand_over(self, drive: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """The driver's own client is gone: let a task of ours go on, if somebody listens or may come back."""
+    def hand_over(self, drive: Callable[[], Coroutine[Any, Any, None]], rest: Callable[[], None]) -> bool:
+        """The driver's own client is gone: let a task of ours go on, if somebody listens or may come back.
+
+        `rest()` is called at its end, also where it was cancelled before it began.
+        """
         if self.is_over or not (self._followers or self._may_be_asked_again()):
             return False
         self._task = asyncio.create_task(drive())
+        self._task.add_done_callback(lambda _: rest())
         self._joining.keep(self._task)
         if not self._followers:
             self._bid_farewell()

@@ -33,7 +33,7 @@ async def list_models(request: web.BaseRequest, gateway: Gateway, context: Conte
         models.append(model_info(name, served, profile))
     # OpenAI's list has no pages, and its clients take what comes for everything.
     lists = request.query.getall("lifecycle[]", request.query.getall("lifecycle", []))
-    asked = {stage for each in lists for stage in each.split(",") if stage}
+    asked = {stage.strip().lower() for each in lists for stage in each.split(",")} - {""}
     if asked and "active" not in asked:
         models = []  # what an engine serves is active
     default = 20 if "anthropic-version" in request.headers else 1000

@@ -124,7 +124,7 @@ def decide(config: Config, *, search_path: str | None = None) -> Plan | Refused:
             hint=f"Say so: qiao up --gguf {config.models.main}",
         )
     notices = _without_effect(config, _FOR_VLLM, "vLLM")
-    if config.engine.gguf is not None and config.origin("models.main").kind == "flag":
+    if config.engine.gguf is not None and config.models.main is not None:
         notices = (*notices, f"{config.origin('models.main')} has no effect beside {config.origin('engine.gguf')}.")
     if has_nvidia(search_path):
         notices = (*notices, _GPU_NOTICE)

@@ -2,7 +2,7 @@
 
 Pure: an error text in, a `Remedy` out. The gateway mends the request (`quirks.mend`), sends it once more, at most
 `MAX_HEALINGS` times by what is news (`upstream.lessons`), and keeps the lessons that are `lasting`. A remedy whose
-quirk is already in force is never found again, so that no loop can arise.
+quirk is already in force is not found; one that another has taken back is, and is not used twice for one request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qiao.policies.overflow import find_excess, room
 from qiao.policies.quirks import Quirks, Remedy
 
 MAX_HEALINGS = 2
-"""How often one request is mended and sent again by what no model of the upstream has taught before."""
+"""How often one request is mended and sent again by what no other model has taught before."""
 
 ANSWER_TOO_LONG = "answer_too_long"
 """The remedy after which the window is what limits the answer."""

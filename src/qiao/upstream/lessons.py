@@ -70,29 +70,33 @@ class Lessons:
             quirks = self.applied(quirks, model)
         return quirks
 
-    def include(self, remedy: Remedy) -> bool:
-        """Whether some model has taught `remedy`."""
-        return any(remedy in kept for kept in self._kept.values())
+    def include(self, remedy: Remedy, *, besides: str) -> bool:
+        """Whether some other model has taught `remedy`."""
+        return any(remedy in kept for model, kept in self._kept.items() if model != besides)
 
 
 class Healings:
-    """The remedies that one request needs, at most `MAX_HEALINGS` of them new.
+    """The remedies that one request for `model` needs, each once, and at most `MAX_HEALINGS` of them new.
 
     What another model has taught does not count: one engine may have many names, and more peculiarities than that.
     `names`: in the order in which they were needed.
     """
 
-    def __init__(self, lessons: Lessons) -> None:
+    def __init__(self, lessons: Lessons, model: str) -> None:
         self.names: list[str] = []
         self._lessons = lessons
+        self._model = model
+        self._used: list[Remedy] = []
         self._new = 0
 
     def admit(self, remedy: Remedy) -> bool:
         """Whether the request is mended once more, by `remedy`."""
-        is_new = not self._lessons.include(remedy)
-        if is_new and self._new >= MAX_HEALINGS:
+        is_new = not self._lessons.include(remedy, besides=self._model)
+        # One that comes again was taken back by another since.
+        if remedy in self._used or (is_new and self._new >= MAX_HEALINGS):
             return False
         self._new += is_new
+        self._used.append(remedy)
         self.names.append(remedy.name)
         return True
 

@@ -180,7 +180,11 @@ class LlamaCppUpstream:
         room = await self._room(tokens, served, conversation.max_tokens)
         if not tools:
             tools, said = await self._unasked(conversation, prompt)
-            notes += said
+            longer = await self._tokens(prompt + begun(tools)) if tools else tokens
+            if room - (longer - tokens) < _LEAST_ANSWER:
+                tools = ()  # nobody asked for it, and it would not fit
+            else:
+                tokens, room, notes = longer, room - (longer - tokens), notes + said
         options = self._choices.options
         forced = request.forced_call(conversation, tools, options, room=room)
         body = request.completion(conversation, prompt, options, forced_by=forced, room=room)

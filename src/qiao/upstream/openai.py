@@ -344,7 +344,7 @@ class OpenAIUpstream:
     ) -> OpenAIAnswer:
         facts = await self.facts()
         quirks = self.quirks_of(served)
-        healed = Healings(self._lessons)
+        healed = Healings(self._lessons, served.id)
         window = served.window
         unseen: Unseen | None = None
         while True:
