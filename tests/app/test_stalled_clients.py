@@ -119,7 +119,7 @@ class Hall:
         self.observers = observers
         self.listening = listening
 
-    async def stalled(self) -> socket.socket:
+    async def stalled(self, body: bytes = BODY) -> socket.socket:
         """A client that asks and reads nothing."""
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -127,9 +127,9 @@ class Hall:
         address = urlsplit(self.listening.url)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, (str(address.hostname), address.port))
-        lines = ["POST /v1/messages HTTP/1.1", "Host: localhost", f"Content-Length: {len(BODY)}"]
+        lines = ["POST /v1/messages HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in HEADERS.items()]
-        await loop.sock_sendall(client, "\r\n".join([*lines, "", ""]).encode() + BODY)
+        await loop.sock_sendall(client, "\r\n".join([*lines, "", ""]).encode() + body)
         await until(lambda: bool(self.upstream.answers))
         return client
 
@@ -218,6 +218,31 @@ async def test_what_was_spent_is_counted_once_when_the_first_leaves() -> None:
         await until(lambda: len(hall_.observers.recent) == 2)
         assert sum(record.output_tokens or 0 for record in hall_.observers.recent) == WORDS
         assert sum(record.input_tokens or 0 for record in hall_.observers.recent) == 3
+
+
+async def test_what_was_spent_on_a_whole_answer_that_nobody_waited_for_is_counted() -> None:
+    async with hall() as hall_:
+        client = await hall_.stalled(json.dumps({**QUESTION, "stream": False}).encode())
+        flood = hall_.upstream.answers[0]
+        flood.allow(5)
+        await until(lambda: flood.said == 5)
+        client.close()
+        await until(lambda: len(hall_.observers.recent) == 1)
+        assert [record.output_tokens for record in hall_.observers.recent] == [5]
+
+
+async def test_what_was_spent_while_nobody_came_back_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "GRACE_AFTER", 0.0)
+    monkeypatch.setattr(joining, "GRACE", 0.3)
+    async with hall() as hall_:
+        client = await hall_.stalled()
+        client.close()
+        await hall_.in_flight(0)
+        flood = hall_.upstream.answers[0]
+        flood.allow(5)
+        await until(lambda: flood.is_closed)
+        assert flood.said == 5
+        assert b'qiao_tokens_total{direction="output"} 5.0' in hall_.listening.gateway.metrics.render()
 
 
 async def test_what_was_spent_is_counted_when_all_have_left() -> None:

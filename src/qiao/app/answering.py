@@ -263,7 +263,8 @@ class _Work:
                 exchange.eof()
         except Fault as fault:
             raise (_silent(self._gateway.settings) if self._line.gave_up else fault) from fault
-        _record(self._context, exchange)
+        finally:
+            _record(self._context, exchange)
         folded = exchange.answer()
         if folded.fault is not None:
             raise folded.fault
@@ -308,8 +309,13 @@ class _Work:
         if self._answer is not None:
             is_complete = self._exchange.is_over
             self._answer.close()
-        if self._shared is not None:
-            self._shared.end(is_lost=not is_complete)
+        shared = self._shared
+        if shared is None:
+            return
+        shared.end(is_lost=not is_complete)
+        spent = shared.claim() if shared.is_deserted else None
+        if spent is not None and (usage := spent.facts.usage) is not None:
+            self._gateway.metrics.spend(usage.prompt, usage.cached, usage.completion)
 
     async def _abort(self, fault: Fault) -> web.StreamResponse | None:
         """The end of an answer when something broke that should not; None if none has begun."""

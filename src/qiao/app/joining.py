@@ -147,6 +147,11 @@ class Running:
         """Wait until somebody joins."""
         await self._is_followed.wait()
 
+    @property
+    def is_deserted(self) -> bool:
+        """Nobody else listens."""
+        return not self._followers
+
     # -- for followers --------------------------------------------------------------------------------------------
 
     def join(self) -> None:

@@ -108,8 +108,11 @@ class Metrics:
             self._trimmed.inc(record.trimmed)
         for field in record.dropped:
             self._dropped.labels(self._fields(field)).inc()
-        counts = (("input", record.input_tokens), ("cached", record.cached_tokens), ("output", record.output_tokens))
-        for direction, tokens in counts:
+        self.spend(record.input_tokens, record.cached_tokens, record.output_tokens)
+
+    def spend(self, prompt: int | None, cached: int | None, completion: int | None) -> None:
+        """Tokens of an answer, also of one whose clients had all left before its end, so that no record has them."""
+        for direction, tokens in (("input", prompt), ("cached", cached), ("output", completion)):
             if tokens:
                 self._tokens.labels(direction).inc(tokens)
 
