@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from qiao.app import joining
+from qiao.app import answering, joining
 from qiao.app.conversations import SESSION_HEADER
 from qiao.app.serve import Observers, build_gateway
 from qiao.app.server import Listening, listen
@@ -53,6 +53,7 @@ class Flood:
         self.prepared = prepared
         self.decoder = Decoder()
         self.said = 0
+        self.last = WORDS
         self.allowed = 0
         self.more = asyncio.Event()
         self.is_closed = False
@@ -62,10 +63,11 @@ class Flood:
         self.more.set()
 
     async def pump(self, sink: Sink) -> bool:
-        while self.said < WORDS:
+        while self.said < self.last:
             if self.said == self.allowed:
                 self.more.clear()
                 await self.more.wait()
+                continue
             await asyncio.sleep(0)
             self.said += 1
             if not sink(chunk(self.said - 1)):
@@ -133,13 +135,24 @@ class Hall:
         await until(lambda: bool(self.upstream.answers))
         return client
 
-    async def asked(self) -> bytes:
+    async def asked(self, body: bytes = BODY) -> bytes:
         async with aiohttp.ClientSession(read_bufsize=2**22) as session:
-            answer = await session.post(f"{self.listening.url}/v1/messages", data=BODY, headers=HEADERS)
+            answer = await session.post(f"{self.listening.url}/v1/messages", data=body, headers=HEADERS)
             return await answer.read()
 
     async def in_flight(self, number: int) -> None:
         await until(lambda: b"qiao_in_flight %d.0" % number in self.listening.gateway.metrics.render())
+
+
+async def read_until(client: socket.socket, end: bytes) -> bytes:
+    """What the client is told, up to `end`."""
+    told = b""
+    async with asyncio.timeout(20):
+        while end not in told:
+            more = await asyncio.get_running_loop().sock_recv(client, 2**20)
+            assert more, told[-200:]
+            told += more
+    return told
 
 
 async def until(is_true: Callable[[], bool]) -> None:
@@ -189,6 +202,39 @@ async def test_it_does_not_stop_who_joins_later(monkeypatch: pytest.MonkeyPatch)
         assert said < WORDS, "the kernel keeps more than the test expects"
         assert is_whole(await asyncio.wait_for(hall_.asked(), 20))
         assert len(hall_.upstream.answers) == 1
+        client.close()
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["who joined stays", "who joined leaves"])
+async def test_it_gets_its_answer_when_it_goes_on(monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
+    """Whoever else came and went while it took nothing."""
+    monkeypatch.setattr(joining, "MOST_KEPT", 2**26)
+    most = 450
+    async with hall() as hall_:
+        client = await hall_.stalled()
+        flood = hall_.upstream.answers[0]
+        flood.allow(most)
+        said = -1
+        while said != flood.said:
+            said = flood.said
+            await asyncio.sleep(0.3)
+        assert said < most, "the kernel keeps more than the test expects"
+        second = asyncio.create_task(hall_.asked())
+        await hall_.in_flight(2)
+        await until(lambda: flood.said == most)
+        if not stays:
+            second.cancel()
+            await hall_.in_flight(1)
+        flood.last = most + 50
+        flood.allow(flood.last)
+        await asyncio.sleep(0.2)
+        answer = await read_until(client, b"event: message_stop")
+        assert answer.count(b"word") == flood.last * WORD.count("word")
+        if stays:
+            assert b"event: message_stop" in await second
+        await hall_.in_flight(0)
+        first = next(record for record in hall_.observers.recent if not record.joined)
+        assert (first.status, first.output_tokens) == (200, flood.last)
         client.close()
 
 
@@ -261,6 +307,29 @@ async def test_what_was_spent_is_counted_when_all_have_left() -> None:
         await until(lambda: len(hall_.observers.recent) == 2)
         assert sum(record.output_tokens or 0 for record in hall_.observers.recent) == 20
         assert sum(record.input_tokens or 0 for record in hall_.observers.recent) == 3
+
+
+async def test_who_joined_a_whole_answer_that_broke_asks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken: list[bytes] = []
+
+    def breaking_once(body: bytes, headers: dict[str, str]) -> joining.Whole:
+        if not broken:
+            broken.append(body)
+            raise RuntimeError("broken")
+        return joining.Whole(body, headers)
+
+    monkeypatch.setattr(answering, "Whole", breaking_once)
+    question = json.dumps({**QUESTION, "stream": False}).encode()
+    async with hall() as hall_:
+        asking = [asyncio.create_task(hall_.asked(question)) for _ in range(2)]
+        await hall_.in_flight(2)
+        for number in (1, 2):
+            await until(lambda number=number: len(hall_.upstream.answers) == number)
+            hall_.upstream.answers[-1].last = 1
+            hall_.upstream.answers[-1].allow(1)
+        first, second = (json.loads(answer) for answer in await asyncio.gather(*asking))
+        assert first["type"] == "error"
+        assert [block["text"] for block in second["content"]] == [WORD]
 
 
 async def test_when_all_leave_in_one_moment_the_engine_is_stopped() -> None:

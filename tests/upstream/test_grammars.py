@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from qiao.core.conversation import Conversation, Text, Tool, ToolChoice, Turn
@@ -107,6 +108,30 @@ async def test_bad_tools_and_a_bad_answer(tries: bool, answer_schema: str) -> No
         assert answer.healed == ("strict_schema", "answer_schema")
     strict = [tool["function"]["name"] for tool in sent["tools"] if tool["function"].get("strict")]
     assert strict == (["three"] if tries else [])
+
+
+async def test_one_search_that_does_not_find_all_is_followed_by_another() -> None:
+    """A search has a bound; the same remedy mends the request again, for the tools that are left."""
+    engine = Engine(tries=True)
+    schemas = [(BAD if number % 2 else GOOD[:-1] + ', "properties": {"x": {}}}') for number in range(40)]
+    tools = tuple(
+        Tool(f"t{number}", "", schema.replace('"x"', f'"x{number}"'), strict=True)
+        for number, schema in enumerate(schemas)
+    )
+    conversation = msgspec.structs.replace(asking(GOOD), tools=tools, output_schema=None)
+
+    def prepared(
+        quirks: Quirks, target: Target, /, *, input_tokens: int | None = None, edited: bool = True
+    ) -> Prepared:
+        switches = Switches(tool_parser="engine")
+        return prepare(conversation, find("qwen3-235b"), target=target, quirks=quirks, switches=switches)
+
+    async with before(engine) as found:
+        answer = await found.open(prepared, Served("qwen3-235b"), request_id="req_1")
+        answer.close()
+    assert answer.healed == ("strict_schema", "strict_schema")
+    strict = [tool["function"]["name"] for tool in engine.bodies[-1]["tools"] if tool["function"].get("strict")]
+    assert strict == [f"t{number}" for number in range(0, 40, 2)]
 
 
 async def test_what_another_request_found_out_meanwhile_is_heeded() -> None:

@@ -116,6 +116,7 @@ class _Work:
         self._line = _line(request, gateway, context, manner)
         self._line.on_silence = self._give_up
         self._opening: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._limit: asyncio.Timeout | None = None
         self._answer: Answer | None = None
 
@@ -241,18 +242,20 @@ class _Work:
 
     async def _wait_for_room(self) -> None:
         """Until the client takes more, or somebody joins: a client that takes nothing shall not stop the others."""
-        if self._shared is None:
-            await self._line.drain()
-            return
-        draining = asyncio.ensure_future(self._line.drain())
-        joining = asyncio.ensure_future(self._shared.followed())
-        try:
-            await asyncio.wait((draining, joining), return_when=asyncio.FIRST_COMPLETED)
-            if draining.done():
-                draining.result()
-        finally:
-            draining.cancel()
-            joining.cancel()
+        with self._line.holding_engine():
+            if self._shared is None:
+                await self._line.drain()
+                return
+            if self._draining is None or self._draining.done():
+                self._draining = asyncio.create_task(self._line.drain())
+                self._draining.add_done_callback(_seen)
+            joining = asyncio.create_task(self._shared.followed())
+            try:
+                await asyncio.wait((self._draining, joining), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                joining.cancel()
+            if self._draining.done():
+                self._draining.result()
 
     async def _read_whole(self) -> Whole:
         """A whole answer. Raises `Fault`."""
@@ -307,7 +310,7 @@ class _Work:
         if self._opening is not None and not self._opening.done():
             self._opening.cancel()
         if self._answer is not None:
-            is_complete = self._exchange.is_over
+            is_complete = self._conversation.stream and self._exchange.is_over
             self._answer.close()
         shared = self._shared
         if shared is None:
@@ -325,6 +328,12 @@ class _Work:
             return await _fail_late(self._line, self._context, self._manner, fault)
         self._line.say(self._exchange.abort(fault))
         return await self._line.end()
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Nobody has to ask what became of it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _follow(

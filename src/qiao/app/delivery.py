@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 from aiohttp import web
@@ -105,13 +105,14 @@ class Delivery:
             transport.abort()
 
     async def drain(self) -> None:
-        """Wait until the client has taken what it was sent; the engine, which waits as well, is not silent by that.
+        """Wait until the client has taken what it was sent.
 
-        Raises ConnectionError for a client that takes nothing for as long as an engine may be silent.
+        Raises ConnectionError for a client that takes nothing for as long as an engine may be silent. Not to be
+        cancelled while the answer goes on: the server library waits only once for a connection, and whoever waits
+        again would be told of the cancelling.
         """
         if not self._has_client:
             return
-        self._is_blocked = True
         try:
             async with asyncio.timeout(self._client_limit):
                 await self._request.writer.drain()
@@ -119,6 +120,13 @@ class Delivery:
             if self._request.transport is not None:
                 self._request.transport.abort()  # closing would wait for it as well
             raise ConnectionAbortedError("the client has taken nothing for too long") from error
+
+    @contextlib.contextmanager
+    def holding_engine(self) -> Iterator[None]:
+        """The engine waits for the client meanwhile, and is not silent by that."""
+        self._is_blocked = True
+        try:
+            yield
         finally:
             self._is_blocked = False
             self.heard = self.time()

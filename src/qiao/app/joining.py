@@ -108,6 +108,7 @@ class Running:
         self.pieces.append(piece)
         if self._size > MOST_KEPT and (not self._followers or self._size > MOST_FOLLOWED):
             self._is_kept = False
+            self._is_followed.clear()
             self._joining.drop(self)
             self.pieces = []
             if self._followers:
@@ -117,6 +118,7 @@ class Running:
 
     def end(self, *, fault: Fault | None = None, whole: Whole | None = None, is_lost: bool = False) -> None:
         """The answer is over. Only the first call counts."""
+        self._cancel_farewell()
         if self.is_over:
             return
         self.is_over = True
@@ -159,9 +161,7 @@ class Running:
         self._followers += 1
         self._times += 1
         self._is_followed.set()
-        if self._farewell is not None:
-            self._farewell.cancel()
-            self._farewell = None
+        self._cancel_farewell()
 
     def leave(self) -> None:
         """A client that joined has its answer, or is gone."""
@@ -173,7 +173,7 @@ class Running:
         if self._may_be_asked_again():
             self._bid_farewell()
         else:
-            self._task.cancel()
+            self._stop(self._task)
 
     def claim(self) -> Exchange | None:
         """What was spent, for the record of a client that leaves; None where somebody has it, or there will be more."""
@@ -203,6 +203,15 @@ class Running:
 
     def _give_up(self, task: asyncio.Task[None]) -> None:
         self._joining.remember(self, self._times + 1)
+        self._stop(task)
+
+    def _cancel_farewell(self) -> None:
+        if self._farewell is not None:
+            self._farewell.cancel()
+            self._farewell = None
+
+    def _stop(self, task: asyncio.Task[None]) -> None:
+        self._joining.drop(self)  # whoever asks now has to ask anew
         task.cancel()
 
     def _wake(self) -> None:

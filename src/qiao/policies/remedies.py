@@ -2,7 +2,7 @@
 
 Pure: an error text in, a `Remedy` out. The gateway mends the request (`quirks.mend`), sends it once more, at most
 `MAX_HEALINGS` times by what is news (`upstream.lessons`), and keeps the lessons that are `lasting`. A remedy whose
-quirk is already in force is not found; one that another has taken back is, and is not used twice for one request.
+quirk is already in force is not found; one that another has taken back is, until that goes in a circle.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Lessons:
 
 
 class Healings:
-    """The remedies that one request for `model` needs, each once, and at most `MAX_HEALINGS` of them new.
+    """The remedies that one request for `model` needs, at most `MAX_HEALINGS` of them new.
 
     What another model has taught does not count: one engine may have many names, and more peculiarities than that.
     `names`: in the order in which they were needed.
@@ -86,17 +86,17 @@ class Healings:
         self.names: list[str] = []
         self._lessons = lessons
         self._model = model
-        self._used: list[Remedy] = []
+        self._used: list[tuple[Remedy, Quirks]] = []
         self._new = 0
 
-    def admit(self, remedy: Remedy) -> bool:
-        """Whether the request is mended once more, by `remedy`."""
+    def admit(self, remedy: Remedy, quirks: Quirks) -> bool:
+        """Whether the request is mended once more, by `remedy`, where `quirks` are in force."""
         is_new = not self._lessons.include(remedy, besides=self._model)
-        # One that comes again was taken back by another since.
-        if remedy in self._used or (is_new and self._new >= MAX_HEALINGS):
+        # The same once more is a circle: another remedy has taken this one back since.
+        if (remedy, quirks) in self._used or (is_new and self._new >= MAX_HEALINGS):
             return False
         self._new += is_new
-        self._used.append(remedy)
+        self._used.append((remedy, quirks))
         self.names.append(remedy.name)
         return True
 

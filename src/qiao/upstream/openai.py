@@ -387,7 +387,7 @@ class OpenAIUpstream:
             true_count = counted.tokens if counted is not None and counted.is_exact else None
             find_remedy = partial(remedies.find, refused.text, refused.status, quirks=quirks, true_count=true_count)
             remedy = find_remedy(used=self._grammars.suspects(prepared, used)) or find_remedy(used=used)
-            if remedy is None or not healed.admit(remedy):
+            if remedy is None or not healed.admit(remedy, quirks):
                 if (unseen := await unseen_in(before=unseen, is_last=True)) is None:
                     best = _best(excess, counted, window)
                     raise self._fault(refused, response.headers, window=window, true_count=best)
